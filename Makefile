@@ -1,0 +1,121 @@
+# Every target installs what it needs: a virtual environment in .venv, and system packages through apt-get where it may.
+#
+#   make demo [DATA=folder]   pretrain, evaluate and report, on generated images or on a folder of your own
+#   make test [ARGS=...]      all tests and doctests; ARGS goes to pytest
+#   make bench [DATA=folder]  the benchmarks beside their peers
+#   make lint | format        check the style | apply it
+#   make sanitize             the native code under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make gpu-check            build, test and benchmark on a machine with a GPU, network or not
+#   make build                compile what changed
+#   make clean | distclean    remove what was built | and the environment
+#
+# PYTHON picks the interpreter the environment is made of, VENV its place, JPEG_ROOT a libjpeg-turbo outside the system's
+# folders, THREADS the threads that torch takes in the tests, PIP_FLAGS goes to pip.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+CXX ?= g++
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP_FLAGS ?=
+THREADS ?= 2
+
+NATIVE := $(wildcard csrc/* csrc/*/*) CMakeLists.txt setup.py
+CXX_SOURCES := $(filter %.cpp %.h %.hpp %.cu %.cuh,$(NATIVE))
+# pyproject.toml names the build tools; read them there, quotes kept for the shell.
+BUILD_TOOLS = $(shell sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ',')
+
+WITH_TOOLS = PATH="$(abspath $(VENV))/bin:$$PATH"
+
+.PHONY: help
+help:
+	@sed -n '/^#   make/s/^#   //p' Makefile
+
+# --- what is needed ---------------------------------------------------------------------------------------------------
+
+.PHONY: system
+system:
+	@JPEG_ROOT="$(JPEG_ROOT)" PYTHON="$(PYTHON)" CXX="$(CXX)" bash .ci/system-packages
+
+$(VENV)/.created:
+	@$(MAKE) --no-print-directory system
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade pip
+	@touch $@
+
+# The build runs in this environment, not in pip's throw-away one, so that CMake's cache stays valid and a rebuild is incremental.
+$(VENV)/.installed: pyproject.toml | $(VENV)/.created
+	$(PY) -m pip install -q $(PIP_FLAGS) $(BUILD_TOOLS)
+	$(WITH_TOOLS) $(PY) -m pip install -q $(PIP_FLAGS) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)/.built: $(NATIVE) | $(VENV)/.installed
+	$(WITH_TOOLS) $(PY) setup.py -q build_ext --inplace
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.installed
+	$(WITH_TOOLS) $(PY) -m pip install -q $(PIP_FLAGS) --no-build-isolation -e '.[bench]'
+	@touch $@
+
+.PHONY: install build
+install: $(VENV)/.installed
+build: $(VENV)/.installed $(VENV)/.built
+
+# --- what one does ----------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: build
+	$(VENV)/bin/fastssl demo --out runs/demo $(if $(DATA),--data "$(DATA)")
+
+.PHONY: test
+test: build
+	OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest $(ARGS)
+
+.PHONY: bench
+bench: build $(VENV)/.bench
+	$(PY) -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds $(ARGS)
+	$(PY) benchmarks/views.py $(if $(DATA),--data "$(DATA)")
+	$(PY) benchmarks/tables.py README.md
+
+.PHONY: lint
+lint: $(VENV)/.installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+.PHONY: format
+format: $(VENV)/.installed
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+# A build of its own in build/sanitize: the C++ tests, then the Python tests on a copy of the package that holds the checked library.
+SANITIZE := build/sanitize
+RUNTIME = $(foreach l,libasan.so libubsan.so libstdc++.so.6,$(shell $(CXX) -print-file-name=$(l)))
+.PHONY: sanitize
+sanitize: $(VENV)/.installed
+	$(WITH_TOOLS) cmake -S . -B $(SANITIZE) -G Ninja -DFASTSSL_SANITIZE=ON -DFASTSSL_NATIVE_TESTS=ON -DFASTSSL_CUDA=OFF \
+	  -DPython_EXECUTABLE="$(abspath $(PY))" -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$(abspath $(SANITIZE))/site/fastssl" \
+	  $(if $(JPEG_ROOT),-DJPEG_ROOT="$(JPEG_ROOT)")
+	rm -rf $(SANITIZE)/site
+	$(WITH_TOOLS) cmake --build $(SANITIZE)
+	$(WITH_TOOLS) ctest --test-dir $(SANITIZE) --output-on-failure
+	cd fastssl && find . -name '*.py' -exec cp --parents -t ../$(SANITIZE)/site/fastssl {} +
+	OMP_NUM_THREADS=$(THREADS) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(abspath $(SANITIZE))/site \
+	  LD_PRELOAD="$(RUNTIME)" $(VENV)/bin/pytest tests -p no:cacheprovider -m "not slow" $(ARGS)
+
+.PHONY: gpu-check
+gpu-check:
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash benchmarks/gpu-check.sh
+
+.PHONY: clean distclean
+clean:
+	rm -rf build dist *.egg-info fastssl/_C*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.built
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+distclean: clean
+	rm -rf $(VENV) runs

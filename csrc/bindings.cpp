@@ -1,0 +1,300 @@
+// The whole surface between Python and native code.
+//
+// Tensors come as addresses with sizes and strides, so that no torch header is needed and one build serves every release of
+// torch. fastssl/_native.py and fastssl/ops check shapes, types and lifetimes before they call. The GIL is released wherever work is done.
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/draw.h"
+#include "core/philox.h"
+#include "core/plan.h"
+#include "cpu/buffers.h"
+#include "cpu/engine.h"
+#include "cpu/jpeg.h"
+#include "cpu/render.h"
+#include "cpu/rows.h"
+#include "cpu/thread_pool.h"
+#include "cuda/device.h"
+#include "cuda/probe.h"
+
+namespace py = pybind11;
+using namespace fastssl;
+
+namespace {
+
+template <typename T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// A Python object that native threads may let go of: the last reference is dropped with the GIL held.
+std::shared_ptr<void> keep(py::object object) {
+  return {new py::object(std::move(object)), [](void* p) {
+            const py::gil_scoped_acquire gil;
+            delete static_cast<py::object*>(p);
+          }};
+}
+
+// What a Python callback returned: (address, height, width, stride, owner) for pixels, (address, size, owner) for bytes.
+cpu::Fetched to_fetched(const py::tuple& from) {
+  cpu::Fetched out;
+  if (from.size() == 5) {
+    out.image = {pointer<const uint8_t>(from[0].cast<uintptr_t>()), from[1].cast<int>(), from[2].cast<int>(), from[3].cast<int64_t>()};
+    out.owner = keep(from[4]);
+  } else {
+    out.bytes = pointer<const uint8_t>(from[0].cast<uintptr_t>());
+    out.size = from[1].cast<size_t>();
+    out.owner = keep(from[2]);
+  }
+  return out;
+}
+
+// Calls Python from a native thread; its exception becomes the reason why the sample is bad.
+template <typename... Args>
+cpu::Fetched call(const py::function& f, Args... args) {
+  try {
+    return to_fetched(f(args...).template cast<py::tuple>());
+  } catch (py::error_already_set& error) {
+    const std::string reason = py::str(error.value());
+    const std::string type = py::str(error.type().attr("__name__"));
+    throw cpu::DecodeError(type == "DecodeError" ? reason : type + ": " + reason);
+  }
+}
+
+class PyEngine {
+ public:
+  PyEngine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, py::function fetch, py::function decode_other)
+      : fetch_(std::move(fetch)), decode_other_(std::move(decode_other)), view_count_(views.size()) {
+    cpu::Callbacks callbacks;
+    callbacks.fetch = [this](int64_t index) {
+      const py::gil_scoped_acquire gil;
+      return call(fetch_, index);
+    };
+    callbacks.decode_other = [this](const uint8_t* bytes, size_t size) {
+      const py::gil_scoped_acquire gil;
+      return call(decode_other_, py::memoryview::from_memory(bytes, ssize_t(size)));
+    };
+    engine_ = std::make_unique<cpu::Engine>(threads, std::move(views), seed, std::move(callbacks));
+  }
+  ~PyEngine() { close(); }
+
+  std::shared_ptr<cpu::Job> submit(const std::vector<std::pair<int64_t, int64_t>>& index_and_position, uint32_t epoch, uint32_t repeat,
+                                   std::vector<std::string> paths, const std::vector<uintptr_t>& outputs, cpu::DType dtype,
+                                   bool channels_last, uintptr_t plans) {
+    if (outputs.size() != view_count_) throw std::invalid_argument("submit: one output a view is needed");
+    if (!paths.empty() && paths.size() != index_and_position.size()) throw std::invalid_argument("submit: one path a sample is needed");
+    std::vector<cpu::Sample> samples(index_and_position.size());
+    for (size_t i = 0; i < samples.size(); ++i) {
+      samples[i].index = index_and_position[i].first;
+      samples[i].position = index_and_position[i].second;
+      samples[i].epoch = epoch;
+      samples[i].repeat = repeat;
+      if (!paths.empty()) samples[i].path = std::move(paths[i]);
+    }
+    std::vector<cpu::Output> to;
+    for (const uintptr_t address : outputs) to.push_back({pointer<void>(address), dtype, channels_last});
+    auto job = std::make_shared<cpu::Job>(std::move(samples), std::move(to), pointer<core::ViewPlan>(plans));
+    engine_->submit(job);
+    return job;
+  }
+
+  void close() {
+    const py::gil_scoped_release release;  // threads that wait for the GIL must get it to end
+    engine_->close();
+  }
+
+  py::dict times() const {
+    const cpu::Times& t = engine_->times();
+    py::dict out;
+    out["read_seconds"] = double(t.read) * 1e-9;
+    out["decode_seconds"] = double(t.decode) * 1e-9;
+    out["render_seconds"] = double(t.render) * 1e-9;
+    out["images"] = int64_t(t.images);
+    return out;
+  }
+
+ private:
+  py::function fetch_, decode_other_;
+  size_t view_count_;
+  std::unique_ptr<cpu::Engine> engine_;
+};
+
+cpu::JpegDecoder& jpeg_decoder() {
+  static thread_local cpu::JpegDecoder decoder;
+  return decoder;
+}
+
+void render(const std::vector<core::ViewSpec>& views, const std::vector<std::tuple<uintptr_t, int, int, int64_t>>& images,
+            uintptr_t plans, const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
+  const py::gil_scoped_release release;
+  const auto* plan = pointer<const core::ViewPlan>(plans);
+  const size_t v_count = views.size();
+  cpu::parallel_for(int64_t(images.size()), threads, [&](int64_t i) {
+    static thread_local cpu::Renderer renderer;
+    const auto& [address, height, width, stride] = images[size_t(i)];
+    const cpu::ImageView image{pointer<const uint8_t>(address), height, width, stride};
+    for (size_t v = 0; v < v_count; ++v) {
+      renderer.render(image, views[v], plan[size_t(i) * v_count + v], {pointer<void>(outputs[v]), dtype, channels_last}, i);
+    }
+  });
+}
+
+void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<int, int>>& sizes, uint64_t seed, uint32_t epoch,
+          const std::vector<int64_t>& indices, uint32_t repeat, uintptr_t plans) {
+  auto* plan = pointer<core::ViewPlan>(plans);
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    for (size_t v = 0; v < views.size(); ++v) {
+      const core::DrawKey key{seed, uint64_t(indices[i]), epoch, uint32_t(v), repeat};
+      *plan++ = core::draw_view(views[v], key, sizes[i].first, sizes[i].second);
+    }
+  }
+}
+
+template <typename T, size_t N>
+void set_array(T (&to)[N], const std::vector<T>& from, const char* name) {
+  if (from.size() != N) throw std::invalid_argument(std::string(name) + ": wrong number of values");
+  for (size_t i = 0; i < N; ++i) to[i] = from[i];
+}
+
+#define FASTSSL_ARRAY(name)                                                                                       \
+  def_property(                                                                                                   \
+      #name, [](const core::ViewSpec& s) { return std::vector(std::begin(s.name), std::end(s.name)); },           \
+      [](core::ViewSpec& s, const std::vector<std::decay_t<decltype(s.name[0])>>& v) { set_array(s.name, v, #name); })
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native code of fastssl. Internal: use the Python packages.";
+
+  py::register_exception<cpu::DecodeError>(m, "DecodeError", PyExc_ValueError);
+
+  py::enum_<core::CropKind>(m, "CropKind").value("random", core::CropKind::Random).value("center", core::CropKind::Center);
+  py::enum_<core::Filter>(m, "Filter").value("bilinear", core::Filter::Bilinear).value("bicubic", core::Filter::Bicubic);
+  py::enum_<core::Step>(m, "Step")
+      .value("jitter", core::Step::Jitter)
+      .value("grayscale", core::Step::Grayscale)
+      .value("blur", core::Step::Blur)
+      .value("solarize", core::Step::Solarize);
+  py::enum_<cpu::DType>(m, "DType")
+      .value("float32", cpu::DType::Float32)
+      .value("float16", cpu::DType::Float16)
+      .value("bfloat16", cpu::DType::BFloat16)
+      .value("uint8", cpu::DType::UInt8);
+
+  py::class_<core::ViewSpec>(m, "ViewSpec")
+      .def(py::init<>())
+      .def_readwrite("size", &core::ViewSpec::size)
+      .def_readwrite("crop", &core::ViewSpec::crop)
+      .def_readwrite("filter", &core::ViewSpec::filter)
+      .def_readwrite("keep", &core::ViewSpec::keep)
+      .def_readwrite("flip_p", &core::ViewSpec::flip_p)
+      .def_readwrite("vflip_p", &core::ViewSpec::vflip_p)
+      .def_readwrite("turn_p", &core::ViewSpec::turn_p)
+      .def_readwrite("jitter_p", &core::ViewSpec::jitter_p)
+      .def_readwrite("grayscale_p", &core::ViewSpec::grayscale_p)
+      .def_readwrite("blur_p", &core::ViewSpec::blur_p)
+      .def_readwrite("solarize_p", &core::ViewSpec::solarize_p)
+      .def_readwrite("threshold", &core::ViewSpec::threshold)
+      .def_readwrite("normalize", &core::ViewSpec::normalize)
+      .FASTSSL_ARRAY(area)
+      .FASTSSL_ARRAY(aspect)
+      .FASTSSL_ARRAY(brightness)
+      .FASTSSL_ARRAY(contrast)
+      .FASTSSL_ARRAY(saturation)
+      .FASTSSL_ARRAY(hue)
+      .FASTSSL_ARRAY(sigma_px)
+      .FASTSSL_ARRAY(mean)
+      .FASTSSL_ARRAY(std)
+      .def_property(
+          "steps", [](const core::ViewSpec& s) { return std::vector(s.steps, s.steps + s.step_count); },
+          [](core::ViewSpec& s, const std::vector<core::Step>& steps) {
+            if (steps.size() > core::kMaxSteps) throw std::invalid_argument("steps: too many");
+            std::copy(steps.begin(), steps.end(), s.steps);
+            s.step_count = int32_t(steps.size());
+          });
+
+  m.attr("PLAN_FIELDS") = py::tuple(py::cast(std::vector<std::string>(std::begin(core::kPlanFields), std::end(core::kPlanFields))));
+  m.attr("FIRST_RESERVED_VIEW") = core::kFirstReservedView;
+
+  m.def("philox4x32", [](std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
+    const core::Random4 r = core::philox4x32(c[0], c[1], c[2], c[3], k[0], k[1]);
+    return py::make_tuple(r.v[0], r.v[1], r.v[2], r.v[3]);
+  });
+  m.def("draw", &draw, py::arg("views"), py::arg("sizes"), py::arg("seed"), py::arg("epoch"), py::arg("indices"), py::arg("repeat"),
+        py::arg("plans"));
+  m.def("draw_permutation", [](uint64_t seed, uint32_t epoch, int64_t n, uintptr_t out) {
+    const py::gil_scoped_release release;
+    core::draw_permutation(seed, epoch, n, pointer<int64_t>(out));
+  });
+
+  m.def("is_jpeg", [](uintptr_t data, size_t size) { return cpu::is_jpeg(pointer<const uint8_t>(data), size); });
+  m.def("jpeg_size", [](uintptr_t data, size_t size) {
+    const cpu::ImageSize s = jpeg_decoder().open(pointer<const uint8_t>(data), size);
+    return py::make_tuple(s.height, s.width);
+  });
+  m.def("jpeg_decode", [](uintptr_t data, size_t size, uintptr_t pixels, int height, int width) {
+    const py::gil_scoped_release release;
+    cpu::JpegDecoder& decoder = jpeg_decoder();
+    const cpu::ImageSize s = decoder.open(pointer<const uint8_t>(data), size);
+    if (s.height != height || s.width != width) throw cpu::DecodeError("the data changed while it was decoded");
+    decoder.decode(pointer<uint8_t>(pixels), int64_t(3) * width);
+  });
+  m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
+        py::arg("channels_last"), py::arg("threads"));
+
+  py::class_<cpu::Job, std::shared_ptr<cpu::Job>>(m, "Job")
+      .def("wait", &cpu::Job::wait, py::arg("milliseconds"), py::call_guard<py::gil_scoped_release>())
+      .def("failures", [](cpu::Job& job) {
+        std::vector<std::pair<int64_t, py::str>> out;
+        for (const cpu::Failure& f : job.failures()) {
+          // The reason may quote a file's bytes.
+          PyObject* text = PyUnicode_DecodeUTF8(f.reason.data(), ssize_t(f.reason.size()), "replace");
+          out.emplace_back(f.position, py::reinterpret_steal<py::str>(text));
+        }
+        return out;
+      });
+  py::class_<PyEngine>(m, "Engine")
+      .def(py::init<int, std::vector<core::ViewSpec>, uint64_t, py::function, py::function>(), py::arg("threads"), py::arg("views"),
+           py::arg("seed"), py::arg("fetch"), py::arg("decode_other"))
+      .def("submit", &PyEngine::submit, py::arg("samples"), py::arg("epoch"), py::arg("repeat"), py::arg("paths"), py::arg("outputs"),
+           py::arg("dtype"), py::arg("channels_last"), py::arg("plans"))
+      .def("close", &PyEngine::close)
+      .def("times", &PyEngine::times);
+
+  py::class_<cpu::BufferPool::Lease, std::shared_ptr<cpu::BufferPool::Lease>>(m, "Lease", py::buffer_protocol())
+      .def_buffer([](cpu::BufferPool::Lease& lease) {
+        return py::buffer_info(lease.data(), 1, py::format_descriptor<uint8_t>::format(), 1, {ssize_t(lease.size())}, {ssize_t(1)});
+      });
+  py::class_<cpu::BufferPool, std::shared_ptr<cpu::BufferPool>>(m, "BufferPool")
+      .def(py::init<size_t>(), py::arg("kept"))
+      .def("lease", &cpu::BufferPool::lease, py::arg("size"))
+      .def("close", &cpu::BufferPool::close);
+
+  m.def("simd_name", [] { return cpu::row_kernels().name; });
+  m.def("cuda_architectures", &cuda::architectures);
+  m.def("cuda_device_count", &cuda::device_count, py::call_guard<py::gil_scoped_release>());
+  m.def("cuda_device_info", [](int device) {
+    const cuda::DeviceInfo info = cuda::device_info(device);
+    py::dict out;
+    out["name"] = info.name;
+    out["capability"] = py::make_tuple(info.major, info.minor);
+    out["multiprocessors"] = info.multiprocessors;
+    out["memory_bytes"] = info.memory_bytes;
+    return out;
+  });
+  m.attr("CORE_PROBE_OUTPUTS") = cuda::kProbeOutputs;
+  m.def("core_probe", [](int device, uintptr_t pixels, int64_t n, float factor, uintptr_t out) {
+    const py::gil_scoped_release release;
+    if (device < 0) {
+      cuda::core_probe_host(pointer<const float>(pixels), n, factor, pointer<float>(out));
+    } else {
+      cuda::core_probe(device, pointer<const float>(pixels), n, factor, pointer<float>(out));
+    }
+  });
+}

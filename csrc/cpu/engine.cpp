@@ -1,0 +1,126 @@
+#include "engine.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <exception>
+#include <new>
+#include <utility>
+
+#include "../core/draw.h"
+#include "file.h"
+#include "jpeg.h"
+
+namespace fastssl::cpu {
+
+namespace {
+
+// Beyond this, a thread gives back what one large photograph took.
+constexpr size_t kKeptBytes = size_t(64) << 20;
+
+// What a thread keeps from sample to sample.
+struct Worker {
+  JpegDecoder jpeg;
+  Renderer renderer;
+  Scratch<uint8_t> file, pixels;
+};
+
+int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+bool Job::wait(int milliseconds) {
+  std::unique_lock lock(mutex);
+  return done.wait_for(lock, std::chrono::milliseconds(milliseconds), [this] { return left.load() == 0; });
+}
+
+std::vector<Failure> Job::failures() {
+  const std::lock_guard lock(mutex);
+  return failed;
+}
+
+Engine::Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks)
+    : views_(std::move(views)), seed_(seed), callbacks_(std::move(callbacks)), owner_(getpid()),
+      pool_(std::make_unique<ThreadPool>(threads)) {}
+
+void Engine::submit(const std::shared_ptr<Job>& job) {
+  pool_->post([this, job] { work(*job); }, pool_->size());
+}
+
+void Engine::close() {
+  closed_.store(true);
+  if (getpid() != owner_) {
+    // In a forked child the threads do not exist, and the pool's condition variable still waits for them: leave it all be.
+    (void)pool_.release();
+    return;
+  }
+  pool_.reset();
+}
+
+void Engine::work(Job& job) {
+  const auto n = int64_t(job.samples.size());
+  for (int64_t i; !closed_.load(std::memory_order_relaxed) && (i = job.next.fetch_add(1)) < n;) {
+    const Sample& sample = job.samples[size_t(i)];
+    std::string reason;
+    try {
+      process(job, sample);
+    } catch (const std::bad_alloc&) {
+      reason = "not enough memory to decode it";
+    } catch (const std::exception& error) {
+      reason = error.what();
+    }
+    if (!reason.empty()) {
+      const std::lock_guard lock(job.mutex);
+      job.failed.push_back({sample.position, std::move(reason)});
+    }
+    if (job.left.fetch_sub(1) == 1) {
+      const std::lock_guard lock(job.mutex);
+      job.done.notify_all();
+    }
+  }
+}
+
+void Engine::process(Job& job, const Sample& sample) {
+  thread_local Worker worker;
+  const int64_t begin = now();
+  Fetched fetched;
+  if (sample.path.empty()) {
+    fetched = callbacks_.fetch(sample.index);
+  } else {
+    fetched.size = read_file(sample.path, worker.file);
+    fetched.bytes = worker.file.at_least(0);
+  }
+  const int64_t read = now();
+
+  ImageView image = fetched.image;
+  if (fetched.bytes && is_jpeg(fetched.bytes, fetched.size)) {
+    const ImageSize size = worker.jpeg.open(fetched.bytes, fetched.size);
+    image = {nullptr, size.height, size.width, int64_t(3) * size.width};
+    uint8_t* pixels = worker.pixels.at_least(size_t(image.stride) * size.height);
+    worker.jpeg.decode(pixels, image.stride);
+    image.pixels = pixels;
+  } else if (fetched.bytes) {
+    // Assigned only afterwards: what is decoded must outlive the call.
+    Fetched decoded = callbacks_.decode_other(fetched.bytes, fetched.size);
+    fetched = std::move(decoded);
+    image = fetched.image;
+  }
+  const int64_t decoded = now();
+
+  core::ViewPlan* plans = job.plans + sample.position * int64_t(views_.size());
+  for (size_t v = 0; v < views_.size(); ++v) {
+    const core::DrawKey key{seed_, uint64_t(sample.index), sample.epoch, uint32_t(v), sample.repeat};
+    plans[v] = core::draw_view(views_[v], key, image.height, image.width);
+    worker.renderer.render(image, views_[v], plans[v], job.outputs[v], sample.position);
+  }
+  times_.read += read - begin;
+  times_.decode += decoded - read;
+  times_.render += now() - decoded;
+  times_.images += 1;
+  if (worker.file.bytes() > kKeptBytes) worker.file.free();
+  if (worker.pixels.bytes() > kKeptBytes) worker.pixels.free();
+}
+
+}  // namespace fastssl::cpu

@@ -1,0 +1,68 @@
+// The CPU executor: one image and one plan become one view, written once, in its final type and layout.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "../core/plan.h"
+#include "rows.h"
+
+namespace fastssl::cpu {
+
+// 8-bit RGB, interleaved; rows `stride` bytes apart.
+struct ImageView {
+  const uint8_t* pixels = nullptr;
+  int height = 0, width = 0;
+  int64_t stride = 0;
+};
+
+// Where the views of a batch go: view i of size S begins at data + i * 3 * S * S elements.
+struct Output {
+  void* data = nullptr;
+  DType dtype = DType::Float32;
+  bool channels_last = false;
+};
+
+// Memory that grows and is not initialized.
+template <typename T>
+class Scratch {
+ public:
+  T* at_least(size_t n) {
+    if (n > size_) {
+      data_.reset();  // first give back, then take
+      size_ = 0;
+      data_.reset(new T[n]);
+      size_ = n;
+    }
+    return data_.get();
+  }
+  size_t bytes() const { return size_ * sizeof(T); }
+  void free() {
+    data_.reset();
+    size_ = 0;
+  }
+
+ private:
+  std::unique_ptr<T[]> data_;
+  size_t size_ = 0;
+};
+
+// Renders views one after another; owns the memory between the passes. One per thread.
+class Renderer {
+ public:
+  // Throws std::invalid_argument where the plan does not fit the image or the spec cannot be rendered.
+  void render(const ImageView& image, const core::ViewSpec& spec, const core::ViewPlan& plan, const Output& out, int64_t position);
+
+ private:
+  struct View;
+
+  Scratch<float> planes_[2], line_, row_, result_, padded_;
+  Scratch<int32_t> taps_;
+  Scratch<float> x_weights_, y_weights_;
+  std::vector<const uint8_t*> sources_;
+  std::vector<const float*> rows_;
+  std::vector<float> kernel_;
+};
+
+}  // namespace fastssl::cpu

@@ -1,0 +1,18 @@
+// Stands in for cuda/*.cu in a build without CUDA, so that no caller needs to know.
+#include <stdexcept>
+
+#include "device.h"
+
+namespace fastssl::cuda {
+
+namespace {
+constexpr const char* kAbsent =
+    "this build of fastssl has no CUDA; install with nvcc on the PATH (FASTSSL_CUDA=ON makes the build fail where it is missing)";
+}
+
+const char* architectures() { return ""; }
+int device_count() { return 0; }
+DeviceInfo device_info(int) { throw std::runtime_error(kAbsent); }
+void core_probe(int, const float*, int64_t, float, float*) { throw std::runtime_error(kAbsent); }
+
+}  // namespace fastssl::cuda

@@ -1,0 +1,23 @@
+"""Where images come from, and how they become batches."""
+
+from fastssl.data.batch import Batch
+from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
+from fastssl.data.dataset import LightlyDataset
+from fastssl.data.faults import Fault
+from fastssl.data.loader import Loader
+from fastssl.data.multi_view_collate import MultiViewCollate
+from fastssl.data.sources import DatasetSource, ImageFolder, Source
+
+__all__ = [
+    "BaseCollateFunction",
+    "Batch",
+    "DatasetSource",
+    "Fault",
+    "ImageCollateFunction",
+    "ImageFolder",
+    "LightlyDataset",
+    "Loader",
+    "MultiViewCollate",
+    "SimCLRCollateFunction",
+    "Source",
+]

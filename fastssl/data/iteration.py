@@ -1,0 +1,264 @@
+"""One pass of a Loader: batches in flight, their memory, their errors."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fastssl._native import _C, PLAN_FIELDS, DecodeError
+from fastssl.data.batch import Batch
+from fastssl.data.faults import Fault
+from fastssl.data.order import Step
+from fastssl.ops.decode import decode_other, to_image
+from fastssl.ops.render import DTYPES, encode_recipe, native_views
+from fastssl.transforms.plan import Plan
+
+if TYPE_CHECKING:
+    from fastssl.data.loader import Loader
+
+__all__ = ["Iteration"]
+
+# Between two looks at whether Ctrl-C was pressed.
+_WAIT_MILLISECONDS = 100
+
+# Native threads call into Python, so they must be gone before the interpreter is.
+_live: weakref.WeakSet[Iteration] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for iteration in list(_live):
+        iteration.close()
+
+
+@dataclass
+class _Flight:
+    """A batch that is being made."""
+
+    step: Step
+    order: list[int]
+    views: list[Tensor]
+    plan: Tensor
+    job: Any
+
+
+def _pixels(image: Tensor) -> tuple[int, int, int, int, Tensor]:
+    """What native code needs of decoded pixels, and what keeps them alive."""
+    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3 or not image.numel():
+        raise DecodeError(f"an image of {image.dtype} and shape {tuple(image.shape)}; it must be uint8 and (H, W, 3)")
+    image = image.contiguous()
+    return image.data_ptr(), image.shape[0], image.shape[1], image.stride(0), image
+
+
+class Iteration(Iterator[Batch]):
+    """Yields the batches of a Loader from (epoch, position) on; closes itself at the end, on errors, and when let go of."""
+
+    def __init__(self, loader: Loader, epoch: int, position: int) -> None:
+        self._loader = loader
+        self._pid = os.getpid()
+        self._views = native_views(encode_recipe(loader.recipe))
+        self._steps = self._all_steps(epoch, position)
+        self._pending: deque[_Flight] = deque()
+        self._started = time.perf_counter()
+        self._waited = 0.0
+        self._images = 0
+        self._closed = False
+        self._bad = {fault.index for fault in loader.errors}
+        self._pool = _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
+        self._engine = _C.Engine(
+            threads=loader.threads,
+            views=self._views,
+            seed=loader.seed,
+            fetch=_fetcher(loader.source),
+            decode_other=lambda data: _pixels(decode_other(data)),
+        )
+        _live.add(self)
+
+    def _all_steps(self, epoch: int, position: int) -> Iterator[tuple[Step, list[int]]]:
+        order = self._loader.order
+        for e in range(epoch, epoch + self._loader.epochs):
+            samples = order.permutation(e)
+            for step in order.steps(e, position, samples):
+                yield step, samples
+            position = 0
+
+    # Making batches
+
+    def _submit(self, samples: list[tuple[int, int]], step: Step, repeat: int, views: list[Tensor], plan: Tensor) -> Any:
+        source = self._loader.source
+        paths = [source.path(index) for index, _ in samples]
+        return self._engine.submit(
+            samples=samples,
+            epoch=step.epoch,
+            repeat=repeat,
+            paths=[path or "" for path in paths],
+            outputs=[view.data_ptr() for view in views],
+            dtype=DTYPES[self._loader.dtype],
+            channels_last=self._loader.channels_last,
+            plans=plan.data_ptr(),
+        )
+
+    def _lease(self, n: int) -> list[Tensor]:
+        """Views for n samples, in memory that comes back to the pool when its last user lets go of it."""
+        loader = self._loader
+        out = []
+        for view in self._views:
+            numel = 3 * view.size * view.size
+            lease = self._pool.lease(loader.batch_size * numel * loader.dtype.itemsize)
+            flat = torch.frombuffer(lease, dtype=loader.dtype, count=n * numel)
+            if loader.channels_last:
+                out.append(flat.view(n, view.size, view.size, 3).permute(0, 3, 1, 2))
+            else:
+                out.append(flat.view(n, 3, view.size, view.size))
+        return out
+
+    def _fill(self, target: int) -> None:
+        """Starts batches until `target` of them are under way."""
+        while len(self._pending) < target:
+            following = next(self._steps, None)
+            if following is None:
+                return
+            step, order = following
+            views = self._lease(len(step.indices))
+            plan = torch.empty((len(step.indices), len(self._views), len(PLAN_FIELDS)))
+            samples = [(index, position) for position, index in enumerate(step.indices)]
+            self._pending.append(_Flight(step, order, views, plan, self._submit(samples, step, 0, views, plan)))
+
+    def _wait(self, job: Any) -> None:
+        started = time.perf_counter()
+        while not job.wait(_WAIT_MILLISECONDS):
+            pass  # back in Python, where Ctrl-C becomes an exception
+        self._waited += time.perf_counter() - started
+
+    def __next__(self) -> Batch:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "Loader: this iteration was begun in another process, whose threads do not exist here; call iter(loader) in this one."
+            )
+        if self._closed:
+            raise StopIteration
+        try:
+            while True:
+                self._fill(max(1, self._loader.prefetch))
+                if not self._pending:
+                    raise StopIteration
+                batch = self._finish(self._pending.popleft())
+                if len(batch):
+                    break
+            self._fill(self._loader.prefetch)  # the threads work on while the caller computes
+            self._note_stats()
+            return batch if self._loader.device.type == "cpu" else batch.to(self._loader.device, non_blocking=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def _finish(self, flight: _Flight) -> Batch:
+        loader, step = self._loader, flight.step
+        loader.epoch = step.epoch + 1  # an iteration that is broken off leaves its epoch behind
+        self._wait(flight.job)
+        indices = list(step.indices)
+        dropped: set[int] = set()
+        for position, reason in sorted(flight.job.failures()):
+            self._note(indices[position], reason)
+            if loader.on_error == "skip":
+                dropped.add(position)
+            else:
+                indices[position] = self._replace(flight, position)
+        last = loader.order.steps_per_epoch(step.after) == 0
+        loader._state = {"epoch": step.epoch + last, "position": 0 if last else step.after}
+        self._images += len(indices) - len(dropped)
+        source = loader.source
+        batch = Batch(
+            views=flight.views,
+            targets=torch.tensor([source.target(i) for i in indices], dtype=torch.int64),
+            filenames=[source.filename(i) for i in indices],
+            indices=torch.tensor(indices, dtype=torch.int64),
+            params=Plan(flight.plan),
+            epoch=step.epoch,
+        )
+        return batch.select([i for i in range(len(indices)) if i not in dropped]) if dropped else batch
+
+    # Bad samples
+
+    def _note(self, index: int, reason: str) -> None:
+        """Lists a bad sample, and raises if that is the policy."""
+        loader = self._loader
+        fault = Fault(index, loader.source.path(index) or loader.source.filename(index), reason)
+        if index not in self._bad:
+            self._bad.add(index)
+            loader.errors.append(fault)
+        if loader.on_error == "raise":
+            raise DecodeError(
+                f"{fault}. Repair or remove it, or go on without such files by on_error='skip' or 'replace'; loader.errors lists them."
+            )
+
+    def _replace(self, flight: _Flight, position: int) -> int:
+        """Fills the place of a bad sample with the next good one in the order of the epoch, drawn as a repetition."""
+        place, order = flight.step.places[position], flight.order
+        for distance in range(1, len(order)):
+            index = order[(place + distance) % len(order)]
+            if index in self._bad:
+                continue
+            job = self._submit([(index, position)], flight.step, min(distance, 255), flight.views, flight.plan)
+            self._wait(job)
+            failures = job.failures()
+            if not failures:
+                return index
+            self._note(index, failures[0][1])
+        raise DecodeError(f"Loader: none of the {len(order)} samples can be read; the first: {self._loader.errors[0]}")
+
+    # Ending
+
+    def _note_stats(self) -> None:
+        times = self._engine.times()
+        seconds = time.perf_counter() - self._started
+        threads = self._loader.threads
+        work = {name: times[f"{name}_seconds"] for name in ("read", "decode", "render")}
+        if self._waited < 0.05 * seconds:
+            advice = "the loader keeps up; the consumer is what takes the time"
+        elif sum(work.values()) < 0.8 * seconds * threads:
+            advice = "the threads are idle part of the time; raise prefetch"
+        else:
+            slowest = max(work, key=lambda name: work[name])
+            advice = f"the consumer waits, most of all for {slowest}; raise threads if there are more CPUs"
+        self._loader._stats = {
+            "images": self._images,
+            "seconds": seconds,
+            "images_per_second": self._images / seconds,
+            "threads": threads,
+            **{f"{name}_seconds": value for name, value in work.items()},
+            "wait_seconds": self._waited,
+            "advice": advice,
+        }
+
+    def close(self) -> None:
+        """Stops the threads and lets go of the memory; what has been yielded stays valid."""
+        if getattr(self, "_closed", True):
+            return
+        self._closed = True
+        _live.discard(self)
+        self._engine.close()
+        self._pool.close()
+        self._pending.clear()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _fetcher(source: Any) -> Any:
+    def fetch(index: int) -> tuple[Any, ...]:
+        image = source.fetch(index)
+        if isinstance(image, Tensor) and image.dim() == 3:
+            return _pixels(image)
+        return _pixels(to_image(image))
+
+    return fetch

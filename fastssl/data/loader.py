@@ -1,0 +1,182 @@
+"""The loader: from files to finished batches, on threads of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from fastssl._native import available_cpus
+from fastssl.data.batch import Batch
+from fastssl.data.faults import Fault, OnError, check_on_error
+from fastssl.data.iteration import Iteration
+from fastssl.data.order import Order
+from fastssl.data.sources import Source, as_source
+from fastssl.ops.render import check_format, encode_recipe
+from fastssl.ops.threads import check_threads
+from fastssl.transforms.plan import check_key
+from fastssl.transforms.view import Recipe
+
+__all__ = ["Loader"]
+
+
+def _check_count(name: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"Loader: {name}={value!r} must be a whole number, at least {least}.")
+    return value
+
+
+class Loader:
+    """Batches of views from a source of images, read, decoded and rendered by native threads.
+
+    Worth it because nothing is done in Python for a sample, one decode serves all views, and views are written once, into the
+    batch. A view depends on (seed, epoch, index, view) alone: threads, batch size and ranks do not change it.
+
+    Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads and memory exist only
+    while an iteration does. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of 3 * size^2 * bytes a value) for
+    batches, and for each thread the largest decoded image (3 bytes a pixel) and 24 * size^2 for the largest view.
+
+    Args:
+        source: A folder, a Source, or a map-style data set of `(image, target)` or `(image, target, filename)`.
+        recipe: The views, such as `fastssl.recipes.simclr(224)`.
+        batch_size: Samples of a batch, on each rank.
+        device: Where the batches go. They are made on the CPU and copied.
+        seed: Of order and draws, 0 to 2^64 - 1.
+        shuffle: Whether each epoch has its own order.
+        drop_last: Whether a last, smaller batch is left out.
+        epochs: Epochs of one iteration; there is no pause between them.
+        prefetch: Batches that are prepared ahead; 0 prepares each when it is asked for.
+        threads: Native threads; None for all CPUs that the process may use.
+        dtype: float32, float16, bfloat16, or uint8 (with `normalize=None`).
+        channels_last: Memory format of the views.
+        on_error: What happens with a sample that cannot be read: "raise" (DecodeError, which names it), "skip" (its batch is
+            smaller), "replace" (the next good sample of the epoch takes its place, drawn anew).
+        rank, world_size: This process's part of each global batch; None asks torch.distributed, if it is initialized.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: An argument is not as described.
+
+    Attributes:
+        epoch: The epoch with which the next iteration begins.
+        errors: Every sample that could not be read so far, once each.
+    """
+
+    def __init__(
+        self,
+        source: Source | str | os.PathLike[str] | Any,
+        recipe: Recipe,
+        *,
+        batch_size: int = 256,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        epochs: int = 1,
+        prefetch: int = 2,
+        threads: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        on_error: OnError = "raise",
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        encoded = encode_recipe(recipe)
+        check_format("Loader", encoded, dtype)
+        check_key("Loader", seed, 0)
+        check_on_error("Loader", on_error)
+        self.source = as_source(source)
+        self.recipe = recipe
+        self.batch_size = _check_count("batch_size", batch_size, 1)
+        self.device = torch.device(device)
+        self.seed = seed
+        self.epochs = _check_count("epochs", epochs, 1)
+        self.prefetch = _check_count("prefetch", prefetch, 0)
+        self.threads = available_cpus() if threads is None else check_threads("Loader", threads)
+        self.dtype = dtype
+        self.channels_last = bool(channels_last)
+        self.on_error = on_error
+        rank, world_size = _place(rank, world_size)
+        if world_size > 1 and not drop_last:
+            raise ValueError(
+                f"Loader: world_size={world_size} needs drop_last=True: the last batch cannot be shared out evenly, and a rank "
+                "with fewer batches would leave the others waiting."
+            )
+        self.order = Order(len(self.source), batch_size, seed, bool(shuffle), bool(drop_last), rank, world_size)
+        if not len(self.source):
+            raise ValueError("Loader: the source is empty.")
+        if not self.order.steps_per_epoch():
+            raise ValueError(
+                f"Loader: {len(self.source)} samples do not fill one batch of {batch_size * world_size} and drop_last=True leaves "
+                "the rest out; take a smaller batch_size."
+            )
+        self.epoch = 0
+        self.errors: list[Fault] = []
+        self._state = {"epoch": 0, "position": 0}
+        self._resume: int | None = None  # position within self.epoch
+        self._stats: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        """Batches of one iteration from the start of an epoch."""
+        return self.epochs * self.order.steps_per_epoch()
+
+    def __iter__(self) -> Iterator[Batch]:
+        position, self._resume = self._resume or 0, None
+        return Iteration(self, self.epoch, position)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration begin with `epoch`."""
+        check_key("Loader.set_epoch", self.seed, epoch)
+        self.epoch = epoch
+        self._resume = None
+        self._state = {"epoch": epoch, "position": 0}
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader is: seed, epoch, and how many of the epoch's samples have been handed out (on all ranks together)."""
+        return {"seed": self.seed, **self._state}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next iteration go on exactly where `state` was taken, also with other threads, batch size or world size.
+
+        Raises:
+            ValueError: The state is of another seed, or does not fit this source.
+        """
+        if not isinstance(state, dict) or set(state) != {"seed", "epoch", "position"}:
+            raise ValueError(f"Loader.load_state_dict: got {state!r}; it takes what state_dict() returned.")
+        if state["seed"] != self.seed:
+            raise ValueError(
+                f"Loader.load_state_dict: the state has seed {state['seed']}, this loader {self.seed}; make it with that seed."
+            )
+        check_key("Loader.load_state_dict", self.seed, state["epoch"])
+        if not 0 <= state["position"] <= len(self.source):
+            raise ValueError(
+                f"Loader.load_state_dict: position {state['position']} does not lie within the {len(self.source)} samples of the source."
+            )
+        self.epoch = state["epoch"]
+        self._resume = state["position"]
+        if not self.order.steps_per_epoch(self._resume):  # all batches of the epoch were handed out
+            self.epoch, self._resume = self.epoch + 1, None
+        self._state = {"epoch": self.epoch, "position": self._resume or 0}
+
+    def stats(self) -> dict[str, Any]:
+        """Where the time of the latest iteration went.
+
+        Returns:
+            `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed over
+            `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty before the first.
+        """
+        return dict(self._stats)
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if rank is None and world_size is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+    if rank is None or world_size is None:
+        raise ValueError(f"Loader: rank={rank!r} and world_size={world_size!r} go together; give both or none.")
+    _check_count("world_size", world_size, 1)
+    if _check_count("rank", rank, 0) >= world_size:
+        raise ValueError(f"Loader: rank={rank} must be below world_size={world_size}.")
+    return rank, world_size

@@ -1,0 +1,206 @@
+"""Where images come from."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from fastssl.ops.decode import Encoded, to_image
+
+__all__ = ["IMAGE_EXTENSIONS", "DatasetSource", "ImageFolder", "Source", "as_source"]
+
+# Those of lightly and torchvision.
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+Layout = Literal["auto", "classes", "flat"]
+
+
+class Source:
+    """Samples by index: an image, a target and a name each.
+
+    A subclass gives `__len__`, and `path` or `fetch`. `fetch` is called on the Loader's threads, several at a time.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def path(self, index: int) -> str | None:
+        """The file that holds the image, if it is one: the Loader then reads it without Python."""
+        return None
+
+    def fetch(self, index: int) -> Encoded | Tensor:
+        """The image: encoded bytes, or pixels, (H, W, 3), uint8."""
+        raise NotImplementedError(f"{type(self).__name__} has neither path(index) nor fetch(index).")
+
+    def target(self, index: int) -> int:
+        """The label; 0 where there are none."""
+        return 0
+
+    def filename(self, index: int) -> str:
+        """A name that is unique in the source."""
+        return str(index)
+
+
+class ImageFolder(Source):
+    """A folder of images: one sub-folder a class, or all of them flat.
+
+    With class folders, the target is the rank of the class's name, as in torchvision and lightly; images may lie deeper.
+    Flat, the target is 0. Paths are sorted; hidden files and folders are passed over.
+
+    Args:
+        root: The folder.
+        extensions: What counts as an image, in lower case.
+        layout: "classes", "flat" (images in sub-folders belong to it too), or "auto", which takes class folders if there are any.
+
+    Attributes:
+        paths, targets: One entry an image.
+        classes: Names of the class folders; empty if flat.
+        class_to_idx: Their targets.
+
+    Raises:
+        FileNotFoundError: root does not exist, or holds no image.
+        NotADirectoryError: root is a file.
+        ValueError: With "auto", images lie both in root and in its sub-folders.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+        layout: Layout = "auto",
+    ) -> None:
+        if layout not in ("auto", "classes", "flat"):
+            raise ValueError(f'ImageFolder: layout={layout!r} must be "auto", "classes" or "flat".')
+        self.root = os.fspath(root)
+        self.extensions = tuple(extension.lower() for extension in extensions)
+        if not os.path.exists(self.root):
+            raise FileNotFoundError(f"ImageFolder: there is no folder {self.root!r}; the working folder is {os.getcwd()!r}.")
+        if not os.path.isdir(self.root):
+            raise NotADirectoryError(f"ImageFolder: {self.root!r} is a file; give the folder that holds the images.")
+
+        loose: list[str] = []
+        folders: list[str] = []
+        for entry in _sorted_entries(self.root):
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif self._is_image(entry.name):
+                loose.append(entry.path)
+        inside = {name: list(self._walk(os.path.join(self.root, name))) for name in folders}
+        found = sum(len(paths) for paths in inside.values())
+        if layout == "auto" and loose and found:
+            raise ValueError(
+                f"ImageFolder: {self.root!r} holds {len(loose)} images and also sub-folders with {found}. Write layout='classes' "
+                "to take the sub-folders as classes and leave the loose images out, or layout='flat' to take all without classes."
+            )
+        as_classes = layout == "classes" or (layout == "auto" and found > 0)
+        self.classes: list[str] = folders if as_classes else []
+        self.class_to_idx = {name: i for i, name in enumerate(self.classes)}
+        self.paths: list[str] = []
+        self.targets: list[int] = []
+        if as_classes:
+            for name in folders:
+                self.paths += inside[name]
+                self.targets += [self.class_to_idx[name]] * len(inside[name])
+        else:
+            self.paths = sorted(loose + [path for paths in inside.values() for path in paths])
+            self.targets = [0] * len(self.paths)
+        if not self.paths:
+            raise FileNotFoundError(
+                f"ImageFolder: no image in {self.root!r}{' in sub-folders' if layout == 'classes' else ''}; looked for files "
+                f"that end in {', '.join(self.extensions)}."
+            )
+
+    def _is_image(self, name: str) -> bool:
+        return not name.startswith(".") and name.lower().endswith(self.extensions)
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        for entry in _sorted_entries(folder):
+            if entry.is_dir():
+                yield from self._walk(entry.path)
+            elif self._is_image(entry.name):
+                yield entry.path
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> str:
+        return self.paths[index]
+
+    def fetch(self, index: int) -> Tensor:
+        return to_image(self.paths[index])
+
+    def target(self, index: int) -> int:
+        return self.targets[index]
+
+    def filename(self, index: int) -> str:
+        return os.path.relpath(self.paths[index], self.root)
+
+    def __repr__(self) -> str:
+        return f"ImageFolder({self.root!r}: {len(self)} images, {len(self.classes)} classes)"
+
+
+def _sorted_entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+class DatasetSource(Source):
+    """Any map-style data set whose samples are `(image, target)` or `(image, target, filename)`.
+
+    The image is anything that `fastssl.ops.to_image` takes. `__getitem__` runs on the Loader's threads and holds Python's lock,
+    so a data set that decodes by itself is slower than one that returns bytes or paths.
+
+    Args:
+        dataset: Has `__len__` and `__getitem__`; without a transform of its own.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise TypeError(
+                f"DatasetSource: got {type(dataset).__name__}; it takes a data set with __len__ and __getitem__. An iterable "
+                "data set has no order to shuffle: list it first."
+            )
+        self.dataset = dataset
+        self._lock = threading.Lock()
+        self._labels: dict[int, tuple[int, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fetch(self, index: int) -> Tensor:
+        sample = self.dataset[index]
+        if not isinstance(sample, tuple | list) or len(sample) not in (2, 3):
+            raise TypeError(f"sample {index} is {type(sample).__name__}; it must be (image, target) or (image, target, filename).")
+        image = to_image(sample[0])
+        with self._lock:
+            self._labels[index] = (int(sample[1]), str(sample[2]) if len(sample) == 3 else str(index))
+        return image
+
+    def target(self, index: int) -> int:
+        """The target that the last fetch of this index returned; 0 if there was none."""
+        return self._labels.get(index, (0, str(index)))[0]
+
+    def filename(self, index: int) -> str:
+        """The name that the last fetch of this index returned."""
+        return self._labels.get(index, (0, str(index)))[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"dataset": self.dataset}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["dataset"])  # type: ignore[misc]
+
+
+def as_source(data: Any) -> Source:
+    """`data` itself if it is a Source; an ImageFolder for a path; a DatasetSource for a map-style data set."""
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return ImageFolder(data)
+    if isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        raise TypeError(f"Loader: got {type(data).__name__}, which can only be iterated over; give a list, a data set, or a folder.")
+    return DatasetSource(data)

@@ -1,0 +1,38 @@
+"""What a view is, recipes of views, and lightly's transform classes."""
+
+from fastssl.transforms.multi_view_transform import MultiViewTransform
+from fastssl.transforms.plan import Plan
+from fastssl.transforms.simclr_transform import SimCLRTransform, SimCLRViewTransform
+from fastssl.transforms.view import (
+    IMAGENET,
+    Blur,
+    CenterCrop,
+    Crop,
+    Flip,
+    Grayscale,
+    Jitter,
+    Normalize,
+    QuarterTurn,
+    Recipe,
+    Solarize,
+    View,
+)
+
+__all__ = [
+    "IMAGENET",
+    "Blur",
+    "CenterCrop",
+    "Crop",
+    "Flip",
+    "Grayscale",
+    "Jitter",
+    "MultiViewTransform",
+    "Normalize",
+    "Plan",
+    "QuarterTurn",
+    "Recipe",
+    "SimCLRTransform",
+    "SimCLRViewTransform",
+    "Solarize",
+    "View",
+]

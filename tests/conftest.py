@@ -1,0 +1,85 @@
+"""What the tests share: a seeded generator, folders of images, isolated random state, the devices to test on."""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import images
+import numpy as np
+import pytest
+import torch
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def devices() -> list:
+    """The devices a test runs on, for `parametrize("device", devices())`.
+
+    "cuda" is skipped where there is none, unless FASTSSL_REQUIRE_CUDA=1, which turns that skip into a failure,
+    so that a run meant for a GPU cannot pass by skipping.
+    """
+    required = os.environ.get("FASTSSL_REQUIRE_CUDA", "0") not in ("", "0")
+    absent = not torch.cuda.is_available() and not required
+    return ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(absent, reason="no CUDA device"))]
+
+
+@pytest.fixture(autouse=True)
+def isolated_state() -> Iterator[None]:
+    """Random state and thread counts are as before after each test, whatever the test did with them."""
+    import fastssl
+
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    threads = torch.get_num_threads(), fastssl.get_num_threads()
+    yield
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
+    torch.set_num_threads(threads[0])
+    fastssl.set_num_threads(threads[1])
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator that depends on the test's name alone, so that order and selection of tests change no number."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three class folders of 9, 8 and 6 photograph-like JPEGs of many sizes; read only."""
+    root = tmp_path_factory.mktemp("photos")
+    images.write_folder(root, {"cat": 9, "dog": 8, "owl": 6})
+    return root
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """make_folder({"cat": 3, "dog": 2}, name="a") writes a folder of the test's own and returns it."""
+
+    def make(classes: dict[str, int], *, name: str = "folder", seed: int = 0) -> Path:
+        root = tmp_path / name
+        images.write_folder(root, classes, seed=seed)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real images beside the checkout."""
+    if not DATA.is_dir():
+        pytest.skip("no real images: the folder ../shared/data is absent")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def imagenet_sample(data_dir: Path) -> list[Path]:
+    """Real photographs from ImageNet, sorted by name."""
+    paths = sorted((data_dir / "imagenet-sample").glob("*.JPEG"))
+    if not paths:
+        pytest.skip("no real images: ../shared/data/imagenet-sample holds no .JPEG file")
+    return paths
