@@ -134,7 +134,7 @@ def test_fallback_is_as_frequent_as_in_torchvision():
     "wrong, caught",
     [
         ({"area": (0.1, 1.0)}, "area"),
-        ({"area": (0.08, 0.9)}, "area"),
+        ({"area": (0.08, 0.8)}, "area"),
         ({"aspect": (4 / 5, 5 / 4)}, "aspect"),
         ({"aspect": (3 / 4, 1.25)}, "aspect"),
     ],

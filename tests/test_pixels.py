@@ -1,9 +1,9 @@
 """Rendered pixels against the float64 reference and against torchvision's v2 functional.
 
 The bounds are those the project declares: largest error 1/255, mean error 0.1/255, in units of a channel in [0, 1].
-Outside the bounds is only a declared band: pixels that solarize saw within 1e-3 of its threshold, where an error that
-small decides between v and 1 - v; how many pixels a test may leave out so is bounded with the rest. Hue needs no band:
-written as value less chroma times a trapezoid, the shift is continuous, gray included.
+Beyond them is only a declared band: pixels that solarize saw within 1e-3 of its threshold, where an error that small
+decides between v and 1 - v, may be off by what lies between these two; how many a test excuses so is bounded too.
+Hue needs no band: written as value less chroma times a trapezoid, the shift is continuous, gray included.
 """
 
 from __future__ import annotations
@@ -96,23 +96,25 @@ def render(image: np.ndarray, plan: Plan, view: View, **options: Any) -> Tensor:
     return out[0]
 
 
-def off(got: Tensor, want: np.ndarray, view: View, leave_out: np.ndarray | None = None) -> tuple[float, float]:
-    """Largest and mean error in units of a channel in [0, 1], that is before normalization."""
+def off(got: Tensor, want: np.ndarray, view: View, slack: np.ndarray | float = 0.0) -> tuple[float, float]:
+    """Largest and mean error in units of a channel in [0, 1], that is before normalization; less what is excused."""
     assert tuple(got.shape) == want.shape
     unit = np.ones((3, 1, 1)) if view.normalize is None else np.reshape(view.normalize.std, (3, 1, 1))
-    error = np.abs(got.double().numpy() - want) * unit
+    error = np.maximum(np.abs(got.double().numpy() - want) * unit - slack, 0)
     assert not np.isnan(error).any()
-    kept = error if leave_out is None else error[~leave_out]
-    return (float(kept.max()), float(kept.mean())) if kept.size else (0.0, 0.0)
+    return float(error.max()), float(error.mean())
 
 
-def check(image: np.ndarray, plan: Plan, view: View) -> None:
-    want, near = reference.render_with_band(image, row(plan), view)
-    # Blur mixes what solarize inverted into every neighbour, so a band can be left out after it alone; before it, the
-    # threshold of 128 is the one that needs none: there v and 1 - v are 1/255 apart.
-    last = view.order[-1] == "solarize"
-    largest, mean = off(render(image, plan, view), want, view, near if last else None)
-    assert largest <= LARGEST and mean <= MEAN, f"{largest * 255:.3f}/255, mean {mean * 255:.4f}/255: {row(plan)}"
+def check_pixels(got: Tensor, image: np.ndarray, numbers: dict[str, float], view: View) -> float:
+    """Asserts both bounds against the reference; returns the share of pixels excused for more than the mean."""
+    want, slack = reference.render_with_slack(image, numbers, view)
+    largest, mean = off(got, want, view, slack)
+    assert largest <= LARGEST and mean <= MEAN, f"{largest * 255:.3f}/255, mean {mean * 255:.4f}/255: {numbers}"
+    return float((slack > MEAN).mean())
+
+
+def check(image: np.ndarray, plan: Plan, view: View) -> float:
+    return check_pixels(render(image, plan, view), image, row(plan), view)
 
 
 # --- crop and resize --------------------------------------------------------------------------------------------------
@@ -268,10 +270,9 @@ def test_solarize(threshold, kind):
     image = images.KINDS[kind](70, 50)
     view = View(crop=Crop(size=64), solarize=Solarize(p=1.0), **PLAIN)
     plan = plan_for(image, view, solarize=threshold)
-    if kind in ("photo", "noise") and threshold == 0.3:  # black, white and flat images can lie wholly in a band
-        near = reference.render_with_band(image, row(plan), view)[1].mean()
-        assert near < 0.02, f"{near:.1%} of the pixels would be left out"
-    check(image, plan, view)
+    excused = check(image, plan, view)
+    if kind in ("photo", "noise") and 0 < threshold < 1:  # black, white and flat images can lie wholly in a band
+        assert excused < 0.02
 
 
 def test_solarize_inverts_the_threshold_itself():  # v >= threshold, as Pillow; the crop is the image, so v is exact
@@ -321,15 +322,8 @@ def test_recipes_over_random_plans(name, size):
     batch = [images.KINDS[KINDS[i % len(KINDS)]](*shapes[i % len(shapes)], **seeded(i)) for i in range(count)]
     plan = Plan.draw((view,), [image.shape[:2] for image in batch], seed=11, epoch=size)
     (got,) = ops.render([torch.from_numpy(image) for image in batch], plan, (view,))
-    left_out = 0.0
-    for i, image in enumerate(batch):
-        want, near = reference.render_with_band(image, row(plan, i), view)
-        last = view.order[-1] == "solarize"
-        left_out += near.mean() * last / count
-        largest, mean = off(got[i], want, view, near if last else None)
-        assert largest <= LARGEST, f"image {i} off by {largest * 255:.3f}/255: {row(plan, i)}"
-        assert mean <= MEAN, f"image {i} off by {mean * 255:.4f}/255 on average: {row(plan, i)}"
-    assert left_out <= 0.02
+    excused = [check_pixels(got[i], image, row(plan, i), view) for i, image in enumerate(batch)]
+    assert np.mean(excused) <= 0.05, "more than a band"
 
 
 def seeded(i: int) -> dict[str, int]:
@@ -364,14 +358,15 @@ def torchvision_view(image: np.ndarray, numbers: dict[str, float], view: View) -
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_recipes_agree_with_torchvision(name, size):
     view = RECIPES[name](size)
-    batch = [images.photo(*shape, seed=i) for i, shape in enumerate([(180, 240), (96, 64), (301, 200), (64, 64)] * 3)]
+    shapes = [(180, 240), (96, 64), (301, 200), (64, 64)] * (1 if size == 224 else 3)  # torchvision's blur is slow
+    batch = [images.photo(*shape, seed=i) for i, shape in enumerate(shapes)]
     plan = Plan.draw((view,), [image.shape[:2] for image in batch], seed=5, epoch=size)
     (got,) = ops.render([torch.from_numpy(image) for image in batch], plan, (view,))
     for i, image in enumerate(batch):
         numbers = row(plan, i)
         want = torchvision_view(image, numbers, view).double().numpy()
-        near = reference.render_with_band(image, numbers, view)[1] if view.order[-1] == "solarize" else None
-        largest, mean = off(got[i], want, view, near)
+        slack = reference.render_with_slack(image, numbers, view)[1]
+        largest, mean = off(got[i], want, view, slack)
         assert largest <= LARGEST and mean <= MEAN, f"image {i}: {largest * 255:.3f}/255, mean {mean * 255:.4f}/255"
 
 
@@ -398,9 +393,7 @@ def test_views_of_one_recipe_may_differ_in_everything():
     assert [tuple(view.shape) for view in views] == [(3, 3, 64, 64), (3, 3, 32, 32), (3, 3, 48, 48)]
     for v, view in enumerate(recipe):
         for i, image in enumerate(batch):
-            want, near = reference.render_with_band(image, row(plan, i, v), view)
-            largest, _ = off(views[v][i], want, view, near if view.order[-1] == "solarize" else None)
-            assert largest <= LARGEST
+            check_pixels(views[v][i], image, row(plan, i, v), view)
 
 
 def test_real_photographs(imagenet_sample):
@@ -409,9 +402,7 @@ def test_real_photographs(imagenet_sample):
     plan = Plan.draw((view,), [tuple(image.shape[:2]) for image in batch], seed=2)
     (got,) = ops.render(batch, plan, (view,))
     for i, image in enumerate(batch):
-        want, near = reference.render_with_band(image.numpy(), row(plan, i), view)
-        largest, mean = off(got[i], want, view, near)
-        assert largest <= LARGEST and mean <= MEAN and near.mean() < 0.05
+        assert check_pixels(got[i], image.numpy(), row(plan, i), view) < 0.05
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

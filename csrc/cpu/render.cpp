@@ -172,21 +172,30 @@ struct Renderer::View {
     };
     x = axis(plan.left, plan.width, image.width);
     y = axis(plan.top, plan.height, image.height);
-    const int stride = core::axis_max_taps(x);
+    // First as they come, to learn how many there are; then each output's weights at their place among `count`.
+    const int most = core::axis_max_taps(x);
     int32_t* first = own.taps_.at_least(size_t(2) * size);
-    int32_t* count = first + size;
-    float* weight = own.x_weights_.at_least(size_t(stride) * size);
+    int32_t* counts = first + size;
+    float* ragged = own.x_ragged_.at_least(size_t(most) * size);
+    int count = 1;
     x_low = x.high;
     x_high = x.low;
     for (int i = 0; i < size; ++i) {
-      const core::Taps taps = core::axis_taps(x, i, weight + int64_t(i) * stride);
+      const core::Taps taps = core::axis_taps(x, i, ragged + int64_t(i) * most);
       first[i] = taps.first;
-      count[i] = taps.count;
+      counts[i] = taps.count;
+      count = std::max(count, taps.count);
       x_low = std::min(x_low, taps.first);
       x_high = std::max(x_high, taps.first + taps.count);
     }
-    for (int i = 0; i < size; ++i) first[i] -= x_low;
-    x_taps = {first, count, weight, stride};
+    float* weight = own.x_weights_.at_least(size_t(count) * size);
+    std::fill_n(weight, size_t(count) * size, 0.0f);
+    for (int i = 0; i < size; ++i) {
+      const int begin = std::min(first[i], x_high - count);  // so that the zeros, too, lie within the row
+      std::copy_n(ragged + int64_t(i) * most, counts[i], weight + int64_t(i) * count + (first[i] - begin));
+      first[i] = begin - x_low;
+    }
+    x_taps = {first, weight, count};
     // The horizontal pass reads one float beyond the row.
     line = own.line_.at_least(size_t(3) * (x_high - x_low) + 1);
     line[3 * (x_high - x_low)] = 0;
@@ -228,13 +237,14 @@ struct Renderer::View {
     float* targets[3] = {to.r, to.g, to.b};
     for (int c = 0; c < 3; ++c) {
       const int64_t plane = int64_t(c) * size * size;
-      for (int k = -radius; k <= radius; ++k) {
-        own.rows_[k + radius] = planes(which, reflect(index + k, size)).r + plane;
-      }
+      const float* base = planes(which, 0).r + plane;
+      const int32_t* line_of = own.mirror_.at_least(1) + index;  // of the rows index - radius to index + radius
+      for (int k = 0; k <= 2 * radius; ++k) own.rows_[k] = base + int64_t(line_of[k]) * size;
       rows.blur_vertical(own.rows_.data(), own.kernel_.data(), radius, size, middle);
-      for (int k = 1; k <= radius; ++k) {
-        middle[-k] = middle[reflect(-k, size)];
-        middle[size - 1 + k] = middle[reflect(size - 1 + k, size)];
+      const int32_t* column_of = own.mirror_.at_least(1);
+      for (int k = 0; k < radius; ++k) {
+        padded[k] = middle[column_of[k]];
+        middle[size + k] = middle[column_of[radius + size + k]];
       }
       rows.blur_horizontal(middle, own.kernel_.data(), radius, size, targets[c]);
     }
@@ -301,6 +311,8 @@ struct Renderer::View {
       } else {
         radius = core::gaussian_half_kernel(list[at].value, own.kernel_);
         own.rows_.resize(size_t(2) * radius + 1);
+        int32_t* mirror = own.mirror_.at_least(size_t(size) + 2 * radius);
+        for (int i = 0; i < size + 2 * radius; ++i) mirror[i] = reflect(i - radius, size);
         from = From::Blurred;
         ++at;
       }

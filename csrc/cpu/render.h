@@ -58,8 +58,8 @@ class Renderer {
   struct View;
 
   Scratch<float> planes_[2], line_, row_, result_, padded_;
-  Scratch<int32_t> taps_;
-  Scratch<float> x_weights_, y_weights_;
+  Scratch<int32_t> taps_, mirror_;
+  Scratch<float> x_ragged_, x_weights_, y_weights_;
   std::vector<const uint8_t*> sources_;
   std::vector<const float*> rows_;
   std::vector<float> kernel_;

@@ -14,12 +14,12 @@ constexpr int64_t dtype_size(DType dtype) {
   return dtype == DType::Float32 ? 4 : dtype == DType::UInt8 ? 1 : 2;
 }
 
-// Taps of the horizontal pass: output x sums count[x] weights from weight + x * stride, over source pixels from first[x].
+// Taps of the horizontal pass: output x sums `count` weights from weight + x * count, over source pixels from first[x]. All
+// outputs have as many, some of them 0: a number that changed from pixel to pixel would be mispredicted at every other one.
 struct TapTable {
   const int32_t* first;
-  const int32_t* count;
   const float* weight;
-  int32_t stride;
+  int32_t count;
 };
 
 struct Planes {

@@ -64,38 +64,45 @@ FASTSSL_HD Lanes sum_taps(const float* p, const float* w) {
   return sum;
 }
 
-FASTSSL_HD void deinterleave(const float* __restrict from, int size, int stride, Planes out) {
+FASTSSL_HD void deinterleave(const float* __restrict from, int size, Planes out) {
   float* __restrict r = out.r;
   float* __restrict g = out.g;
   float* __restrict b = out.b;
   for (int x = 0; x < size; ++x) {
-    r[x] = core::clamp01(from[stride * x + 0]);
-    g[x] = core::clamp01(from[stride * x + 1]);
-    b[x] = core::clamp01(from[stride * x + 2]);
+    r[x] = core::clamp01(from[4 * x + 0]);
+    g[x] = core::clamp01(from[4 * x + 1]);
+    b[x] = core::clamp01(from[4 * x + 2]);
+  }
+}
+
+template <int K>
+void horizontal_taps(const float* row, const TapTable& taps, int size, float* to, int step) {
+  const int32_t* first = taps.first;
+  const float* w = taps.weight;
+  const int count = K ? K : taps.count;
+  for (int x = 0; x < size; ++x, to += step, w += count) {
+    const float* p = row + 3 * int64_t(first[x]);
+    Lanes sum = sum_taps<K ? K : 8>(p, w);
+    for (int k = 8; k < count; ++k) sum = fused_lanes(w[k], load_lanes(p + 3 * k), sum);
+    memcpy(to, &sum, sizeof(sum));
   }
 }
 
 void horizontal(const float* row, const TapTable& taps, int size, bool mirror, float* scratch, Planes out) {
   float* to = mirror ? scratch + 4 * int64_t(size - 1) : scratch;
   const int step = mirror ? -4 : 4;
-  for (int x = 0; x < size; ++x, to += step) {
-    const float* p = row + 3 * int64_t(taps.first[x]);
-    const float* w = taps.weight + int64_t(x) * taps.stride;
-    const int count = taps.count[x];
-    Lanes sum;
-    switch (count) {
-      case 1: sum = sum_taps<1>(p, w); break;
-      case 2: sum = sum_taps<2>(p, w); break;
-      case 3: sum = sum_taps<3>(p, w); break;
-      case 4: sum = sum_taps<4>(p, w); break;
-      case 5: sum = sum_taps<5>(p, w); break;
-      default:
-        sum = sum_taps<6>(p, w);
-        for (int k = 6; k < count; ++k) sum = fused_lanes(w[k], load_lanes(p + 3 * k), sum);
-    }
-    memcpy(to, &sum, sizeof(sum));
+  switch (taps.count) {
+    case 1: horizontal_taps<1>(row, taps, size, to, step); break;
+    case 2: horizontal_taps<2>(row, taps, size, to, step); break;
+    case 3: horizontal_taps<3>(row, taps, size, to, step); break;
+    case 4: horizontal_taps<4>(row, taps, size, to, step); break;
+    case 5: horizontal_taps<5>(row, taps, size, to, step); break;
+    case 6: horizontal_taps<6>(row, taps, size, to, step); break;
+    case 7: horizontal_taps<7>(row, taps, size, to, step); break;
+    case 8: horizontal_taps<8>(row, taps, size, to, step); break;
+    default: horizontal_taps<0>(row, taps, size, to, step);
   }
-  deinterleave(scratch, size, 4, out);
+  deinterleave(scratch, size, out);
 }
 
 template <typename F>

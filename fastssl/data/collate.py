@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import ops
-from ..transforms.multi_view_transform import ViewTransform, render_drawn, view_of
-from ..transforms.simclr_transform import simclr_view
-from ..transforms.utils import IMAGENET_NORMALIZE
-from .multi_view_collate import label, split_samples, stack
+from fastssl import ops
+from fastssl._native import DecodeError
+from fastssl.data.multi_view_collate import label, split_samples, stack
+from fastssl.transforms.multi_view_transform import ViewTransform, render_drawn, view_of
+from fastssl.transforms.simclr_transform import simclr_view
+from fastssl.transforms.utils import IMAGENET_NORMALIZE
 
 __all__ = ["BaseCollateFunction", "ImageCollateFunction", "SimCLRCollateFunction", "imagenet_normalize"]
 
@@ -51,7 +52,7 @@ class BaseCollateFunction(nn.Module):
                 "SimCLRViewTransform(input_size=224)."
             )
         if dtype not in (None, torch.float32, torch.float16, torch.bfloat16, torch.uint8):
-            raise ValueError(f"{type(self).__name__}: dtype={dtype} must be torch's float32, float16, bfloat16 or uint8.")
+            raise ValueError(f"{type(self).__name__}: dtype={dtype} must be float32, float16, bfloat16 or uint8.")
         view = view_of(transform)
         if dtype == torch.uint8 and view is not None and view.normalize is not None:
             raise ValueError(
@@ -96,8 +97,8 @@ class BaseCollateFunction(nn.Module):
         for i, view in enumerate(views):
             if not isinstance(view, Tensor):
                 raise TypeError(
-                    f"{who}: the transform made a {type(view).__name__} of sample {label(i, filenames)}, and must make a "
-                    "tensor; end it with torchvision.transforms.ToTensor()."
+                    f"{who}: the transform made a {type(view).__name__} of sample {label(i, filenames)}, and must make "
+                    "a tensor; end it with torchvision.transforms.ToTensor()."
                 )
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         return stack(views, f"{who}: the view", filenames).to(dtype=self.dtype, memory_format=layout)
@@ -225,6 +226,7 @@ def _pixels(who: str, image: Any, i: int, filenames: list[str]) -> Tensor:
     """The image as (H, W, 3) uint8; an error that names the sample where that fails."""
     try:
         return ops.to_image(image)
-    except (TypeError, ValueError, OSError) as error:
-        kind = ops.DecodeError if isinstance(error, (ops.DecodeError, OSError)) else type(error)
-        raise kind(f"{who}: sample {label(i, filenames)}: {error}") from error
+    except DecodeError as error:
+        raise DecodeError(f"{who}: sample {label(i, filenames)}: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"{who}: sample {label(i, filenames)}: {error}") from error

@@ -13,10 +13,11 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 from torchvision.datasets.vision import StandardTransform, VisionDataset
 
-from .. import ops
-from .folder_dataset import FolderDataset
+from fastssl import ops
+from fastssl.data.folder_dataset import FolderDataset
+from fastssl.data.sources import Source
 
-__all__ = ["LightlyDataset"]
+__all__ = ["LightlyDataset", "filename_by_index"]
 
 
 class LightlyDataset(Dataset[tuple[Any, Any, str]]):
@@ -33,7 +34,8 @@ class LightlyDataset(Dataset[tuple[Any, Any, str]]):
     Args:
         input_dir: The folder; None makes an empty object, as `from_torch_dataset` does before it fills it.
         transform: Called with each image.
-        index_to_filename: Called with (dataset, index), gives the filename; by default the path relative to input_dir, and `str(index)` for torch datasets that are no folders. For spawned workers, a function of a module.
+        index_to_filename: Called with (dataset, index), gives the filename; by default the path relative to input_dir,
+            and `str(index)` for torch datasets that are no folders. For spawned workers, a function of a module.
         filenames: Keeps only these, relative to input_dir, in the folder's order. Only they are looked up, the folder
             is not searched. Those that are not there are left out with a warning.
         tqdm_args: Accepted for lightly's sake; it is about videos.
@@ -60,8 +62,8 @@ class LightlyDataset(Dataset[tuple[Any, Any, str]]):
         if input_dir is None:
             if transform is not None:
                 raise ValueError(
-                    "LightlyDataset: a transform without an input_dir has nothing to work on; for a torch dataset write "
-                    "LightlyDataset.from_torch_dataset(dataset, transform=transform)."
+                    "LightlyDataset: a transform without an input_dir has nothing to work on; for a torch dataset "
+                    "write LightlyDataset.from_torch_dataset(dataset, transform=transform)."
                 )
             return
         if not os.path.isdir(input_dir):
@@ -117,6 +119,12 @@ class LightlyDataset(Dataset[tuple[Any, Any, str]]):
             both = (transform, self.dataset.target_transform)
             self.dataset.transforms = None if both == (None, None) else StandardTransform(*both)
 
+    @property
+    def source(self) -> Source | None:
+        """The files as a Source, from which a Loader reads without Python; None where samples are made in Python."""
+        plain = isinstance(self.dataset, FolderDataset) and self.dataset.transform is None
+        return self.dataset if plain and self.index_to_filename is filename_by_index else None
+
     def get_filenames(self) -> list[str]:
         """The filenames of all samples, in order."""
         if hasattr(self.dataset, "get_filenames") and self.index_to_filename is filename_by_index:
@@ -154,7 +162,7 @@ class LightlyDataset(Dataset[tuple[Any, Any, str]]):
                 continue
             target = os.path.join(output_dir, name)
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-            if isinstance(self.dataset, (FolderDataset, datasets.ImageFolder)):
+            if isinstance(self.dataset, FolderDataset | datasets.ImageFolder):
                 shutil.copyfile(self.dataset.samples[index][0], target)
             else:
                 _save(self.dataset[index][0], target, format)
@@ -175,8 +183,8 @@ class LightlyDataset(Dataset[tuple[Any, Any, str]]):
                 return path
         if image is None:
             raise ValueError(
-                f"LightlyDataset: there is no file for {filename!r}; pass the image too, and it is saved in a temporary "
-                "folder: get_filepath_from_filename(filename, image)."
+                f"LightlyDataset: there is no file for {filename!r}; pass the image too, and it is saved in a "
+                "temporary folder: get_filepath_from_filename(filename, image)."
             )
         path = os.path.join(tempfile.mkdtemp(), filename) + ".jpg"
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,11 @@ class MultiViewCollate:
             return [], torch.zeros(0, dtype=torch.int64), []
         samples, targets, filenames = split_samples("MultiViewCollate", batch)
         for i, views in enumerate(samples):
-            if not isinstance(views, (list, tuple)) or not all(isinstance(view, Tensor) for view in views):
-                kind = [type(view).__name__ for view in views] if isinstance(views, (list, tuple)) else type(views).__name__
+            several = isinstance(views, list | tuple)
+            if not several or not all(isinstance(view, Tensor) for view in views):
+                got = [type(view).__name__ for view in views] if several else type(views).__name__
                 raise TypeError(
-                    f"MultiViewCollate: sample {label(i, filenames)} holds {kind}, and must hold a list of tensors, one "
+                    f"MultiViewCollate: sample {label(i, filenames)} holds {got}, and must hold a list of tensors, one "
                     "for each view; give the dataset a transform such as SimCLRTransform(), or collate images with "
                     "SimCLRCollateFunction()."
                 )
@@ -62,10 +63,11 @@ class MultiViewCollate:
                     f"MultiViewCollate: sample {label(i, filenames)} has {len(views)} views, and sample "
                     f"{label(0, filenames)} has {len(samples[0])}; every sample of a batch must have as many."
                 )
-        return [
+        stacked = [
             stack([views[v] for views in samples], f"MultiViewCollate: view {v}", filenames)
             for v in range(len(samples[0]))
-        ], targets, filenames
+        ]
+        return stacked, targets, filenames
 
 
 def split_samples(who: str, batch: Sequence[Any]) -> tuple[list[Any], Tensor, list[str]]:
@@ -79,8 +81,8 @@ def split_samples(who: str, batch: Sequence[Any]) -> tuple[list[Any], Tensor, li
         What each sample holds first, B; targets (B,) int64; filenames, B, or none where samples hold two things.
     """
     for i, sample in enumerate(batch):
-        if not isinstance(sample, (tuple, list)) or len(sample) not in (2, 3):
-            got = f"{len(sample)} things" if isinstance(sample, (tuple, list)) else f"a {type(sample).__name__}"
+        if not isinstance(sample, tuple | list) or len(sample) not in (2, 3):
+            got = f"{len(sample)} things" if isinstance(sample, tuple | list) else f"a {type(sample).__name__}"
             raise TypeError(
                 f"{who}: sample {i} of the batch is {got}, and must be (image, target, filename) or (image, target); "
                 "for images without labels let the dataset return (image, 0)."
@@ -126,10 +128,12 @@ def stack(tensors: list[Tensor], what: str, filenames: list[str]) -> Tensor:
 def _target(who: str, target: Any, i: int, filenames: list[str]) -> int:
     """A target as an int; whole floats, and tensors and arrays of one element, too."""
     value = target
-    if isinstance(value, (Tensor, np.ndarray, np.generic)) and math.prod(value.shape) == 1:
+    if isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
         value = value.item()
-    if isinstance(value, Real) and float(value).is_integer():
+    if isinstance(value, Integral):
         return int(value)
+    if isinstance(value, Real) and float(value).is_integer():
+        return int(float(value))
     raise ValueError(
         f"{who}: the target of sample {label(i, filenames)} is {target!r}, and must be a whole number; for other "
         "targets let the dataset return the index of the sample as its target and look them up with that."

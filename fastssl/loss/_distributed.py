@@ -1,8 +1,9 @@
 """NT-Xent over the rows of all processes of the default group, exact under DistributedDataParallel.
 
-Every process owns its rows' losses and its rows' gradients. Forward gathers the rows, backward two numbers a row (the weight over
-the sum, and the shift): with them a process computes what the other processes' losses contribute to its own rows, so gradients
-are never exchanged (the usual way, a reduce-scatter of the gradient in all rows, moves D numbers a row).
+Every process owns its rows' losses and its rows' gradients. Forward gathers the rows, backward two numbers a row (the
+weight over the sum, and the shift): with them a process computes what the other processes' losses contribute to its
+own rows, so gradients are never exchanged (the usual way, a reduce-scatter of the gradient in all rows, moves D
+numbers a row).
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ __all__ = ["ntxent_mean"]
 def ntxent_mean(z: Tensor, temperature: float) -> Tensor:
     """NT-Xent of this process's rows, (2B, D), against the rows of all processes: (), in the working dtype.
 
-    The mean of this process's losses where all processes have as many rows; else their sum over the mean number of rows of a
-    process, so that the mean over the processes, of value and gradient alike, is always that of the whole batch.
+    The mean of this process's losses where all processes have as many rows; else their sum over the mean number of
+    rows of a process, so that the mean over the processes, of value and gradient alike, is always that of the whole
+    batch.
     """
-    losses, rows_per_process = _NTXentOfAllProcesses.apply(z, temperature)  # type: ignore[no-untyped-call]
+    losses, rows_per_process = _NTXentOfAllProcesses.apply(z, temperature)
     return losses.sum() / rows_per_process
 
 
@@ -45,7 +47,7 @@ class _NTXentOfAllProcesses(torch.autograd.Function):
         return losses, sum(len(rows) for rows in gathered) / len(gathered)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, None]:
         losses, (total, shift), *gathered = ctx.saved_tensors
         rank = ctx.rank
@@ -54,7 +56,9 @@ class _NTXentOfAllProcesses(torch.autograd.Function):
             all_stats = [stats.t() for stats in gather_rows(own_stats.t().contiguous())]
             unit, norm = _tiles.unit_rows(gathered[rank])
             remote = (
-                (_tiles.unit_rows(gathered[other])[0], all_stats[other]) for other in range(len(gathered)) if other != rank
+                (_tiles.unit_rows(gathered[other])[0], all_stats[other])
+                for other in range(len(gathered))
+                if other != rank
             )
             grad_unit = _tiles.ntxent_backward(unit, losses, grad, own_stats, remote, ctx.temperature)
             return _tiles.unit_rows_backward(grad_unit, unit, norm, gathered[rank].dtype), None

@@ -24,7 +24,8 @@ def ntxent_losses(z: Tensor, temperature: float) -> Tensor:
 def infonce_losses(query: Tensor, key: Tensor, bank: Tensor, temperature: float) -> Tensor:
     """InfoNCE of every row of query, (B, D), with its row of key against the rows of bank, (M, D): (B,).
 
-    query and key are normalized, bank is taken as it is, and is not kept for the backward pass, so it may change after the call.
+    query and key are normalized, bank is taken as it is, and is not kept for the backward pass, so it may change after
+    the call.
     """
     with_mean = torch.is_grad_enabled() and query.requires_grad
     losses, _ = _infonce(query, key, bank, temperature, with_mean)
@@ -105,9 +106,7 @@ def _differentiate_ntxent(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, No
     return _ntxent_backward(grad, *ctx.saved_tensors, ctx.temperature), None
 
 
-def _keep_infonce(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float, bool], output: tuple[Tensor, Tensor]
-) -> None:
+def _keep_infonce(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float, bool], output: tuple[Tensor, Tensor]) -> None:
     query, key, _, ctx.temperature, _ = inputs
     ctx.save_for_backward(query, key, *output)
 
@@ -120,7 +119,7 @@ def _differentiate_infonce(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, T
 def _refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:
     raise NotImplementedError(
         "NTXentLoss: second derivatives were asked for (create_graph=True, then backward); the fused loss has first "
-        "derivatives only. For a gradient penalty write the loss with torch.nn.functional.cross_entropy(z @ z.T / temperature, ...)."
+        "derivatives only, so for a gradient penalty write the loss with torch.nn.functional.cross_entropy on z @ z.T."
     )
 
 

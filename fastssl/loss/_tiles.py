@@ -3,22 +3,25 @@
 Plain functions on plain tensors: no autograd, no checks of arguments, no collectives. What they mean to autograd is in
 _operators.py, what they mean between processes in _distributed.py.
 
-Rows have unit length, a logit is their product divided by the temperature, and everything here is in base 2 (exp2, logits times
-log2 e), because exp2 takes a quarter of the time of exp in torch's CPU build. Rows i and i + B are the two views of image i.
+Rows have unit length, a logit is their product divided by the temperature, and everything here is in base 2 (exp2,
+logits times log2 e), because exp2 takes a quarter of the time of exp in torch's CPU build. Rows i and i + B are the
+two views of image i.
 
 Note [Which rows need a maximum]
-    A logit of unit rows lies in [-1/t, 1/t]. For t >= 0.024 neither exp(1/t) nor exp(-1/t) leaves float32, even summed over a
-    million rows, so the sums need no shift at all, and one tile serves both the rows and, transposed, the columns.
-    Below that every row has its own shift, the maximum of its logits, found on the way (`_online_sums`).
+    A logit of unit rows lies in [-1/t, 1/t]. For t >= 0.024 neither exp(1/t) nor exp(-1/t) leaves float32, even summed
+    over a million rows, so the sums need no shift at all, and one tile serves both the rows and, transposed, the
+    columns. Below that every row has its own shift, the maximum of its logits, found on the way (`_online_sums`).
 
 Note [Small losses]
-    With N the sum over the negatives and p the exponential of the positive, the loss of a row is log((N + p) / p). Taken as
-    softplus(log N - log p) it keeps its relative accuracy when it is small, and so does the gradient of the positive logit,
-    -N / (N + p) = expm1(-loss). So N is summed without the positive, and the positive is read from the tile itself.
+    With N the sum over the negatives and p the exponential of the positive, the loss of a row is log((N + p) / p).
+    Taken as softplus(log N - log p) it keeps its relative accuracy when it is small, and so does the gradient of the
+    positive logit, -N / (N + p) = expm1(-loss). So N is summed without the positive, and the positive is read from the
+    tile itself.
 
 Note [One pass of the gradient]
-    dL/dz_i = sum_j H_ij z_j / t with H = G + G^T, G the gradient in the logits. H is symmetric and each of its entries needs
-    the logit and two numbers a row (weight and sum), so a tile above the diagonal gives rows and columns their gradient.
+    dL/dz_i = sum_j H_ij z_j / t with H = G + G^T, G the gradient in the logits. H is symmetric and each of its entries
+    needs the logit and two numbers a row (weight and sum), so a tile above the diagonal gives rows and columns their
+    gradient.
 """
 
 from __future__ import annotations
@@ -42,11 +45,11 @@ __all__ = [
 # The same as torch.nn.functional.normalize: rows shorter than this are divided by this.
 NORM_EPS = 1e-12
 
-# See Note [Which rows need a maximum]: exp(2 / 0.024) is just below the largest float32.
+# See Note [Which rows need a maximum]: exp(1 / 0.024) is 1.2e18, the largest float32 3.4e38.
 LEAST_TEMPERATURE_WITHOUT_SHIFT = 0.024
 
-# Logits a tile holds (rows, columns). On a CPU two tiles of float32 fit the L3 cache beside the rows; a GPU needs more of them
-# to fill its multiprocessors.
+# Logits a tile holds (rows, columns). On a CPU two tiles of float32 fit the L3 cache beside the rows; a GPU needs more
+# of them to fill its multiprocessors.
 CPU_TILE = (512, 1024)
 GPU_TILE = (2048, 4096)
 
@@ -73,8 +76,8 @@ def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 def unit_rows_backward(grad: Tensor, unit: Tensor, norm: Tensor, dtype: torch.dtype) -> Tensor:
     """Gradient in x of `unit_rows`, in dtype, given the gradient in the unit rows; overwrites grad.
 
-    A row shorter than NORM_EPS is only scaled, by 1e12; where that exceeds dtype (float16) its gradient is the largest finite
-    number. In other rows overflow stays infinite, for a GradScaler to see.
+    A row shorter than NORM_EPS is only scaled, by 1e12; where that exceeds dtype (float16) its gradient is the largest
+    finite number. In other rows overflow stays infinite, for a GradScaler to see.
     """
     short = norm <= NORM_EPS
     along = (grad * unit).sum(dim=1, keepdim=True).masked_fill_(short, 0)
@@ -92,7 +95,8 @@ def ntxent_forward(unit: Tensor, remote: Sequence[Tensor], temperature: float) -
         temperature: > 0.
 
     Returns:
-        Losses, (2B,), and stats, (2, 2B): the sum of 2 ** (logit - shift) over a row without itself, and the shift (base 2).
+        Losses, (2B,), and stats, (2, 2B): the sum of 2 ** (logit - shift) over a row without itself, and the shift
+        (base 2).
     """
     scaled = unit * (LOG2_E / temperature)
     half = len(unit) // 2
@@ -109,7 +113,7 @@ def ntxent_forward(unit: Tensor, remote: Sequence[Tensor], temperature: float) -
         highest = torch.maximum(shift, positive)
         negatives *= torch.exp2(shift - highest)
         shift = highest
-    losses = torch.nn.functional.softplus(torch.log(negatives) + (shift - positive) * LN_2)
+    losses = _softplus(torch.log(negatives) + (shift - positive) * LN_2)
     total = negatives + torch.exp2(positive - shift)
     return losses, torch.stack([total, shift])
 
@@ -176,7 +180,7 @@ def infonce_forward(
     mean = torch.zeros_like(query) if with_mean else query.new_empty(0, query.shape[1])
     sums, shift = _online_sums(scaled, [bank], 1 / temperature, None, mean if with_mean else None)
     positive = (scaled * key).sum(dim=1)
-    losses = torch.nn.functional.softplus(torch.log(sums) + (shift - positive) * LN_2)
+    losses = _softplus(torch.log(sums) + (shift - positive) * LN_2)
     return losses, mean.div_(sums[:, None]) if with_mean else mean
 
 
@@ -253,6 +257,11 @@ def _to_weights(tile: Tensor, stats: Tensor, column_stats: Tensor, shifted: bool
         tile.sub_(shift).exp2_().mul_(weight).add_(other)
     else:
         tile.exp2_().mul_(weight + column_weight)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)); torch's own returns x from 20 on, which float64 notices."""
+    return torch.logaddexp(x, x.new_zeros(()))
 
 
 def _positives(tile: Tensor, rows: slice, columns: slice, half: int) -> list[tuple[Tensor, slice]]:

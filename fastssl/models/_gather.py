@@ -23,8 +23,8 @@ def world_size() -> int:
 def gather_rows(rows: Tensor) -> list[Tensor]:
     """The rows of every process in the order of their ranks, (n_r, D) each; n_r may differ between processes.
 
-    Every process must call this. It waits for a first exchange of the shapes, so that a mismatch is an error everywhere and
-    not a hang.
+    Every process must call this. It waits for a first exchange of the shapes, so that a mismatch is an error
+    everywhere and not a hang.
 
     Raises:
         ValueError: A process has no row, another number of columns or another type.
@@ -36,8 +36,8 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     table = [(int(count), int(width), _DTYPES[int(dtype)]) for count, width, dtype in (s.tolist() for s in shapes)]
     if any(count == 0 for count, _, _ in table) or len({(width, dtype) for _, width, dtype in table}) > 1:
         raise ValueError(
-            f"gather_distributed: the processes hold rows of (count, width, type) {table}; every process needs at least one "
-            "row, and all the same width and type, so give every process a batch of the same model."
+            f"gather_distributed: the processes hold rows of (count, width, type) {table}; every process needs at "
+            "least one row, and all the same width and type, so give every process a batch of the same model."
         )
     longest = max(count for count, _, _ in table)
     # As bytes: not every backend knows every floating-point type.

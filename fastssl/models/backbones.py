@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torchvision
 from torch import nn
@@ -24,8 +24,8 @@ def create(name: str, *, stem: Stem = "auto", pretrained: bool = False, input_si
 
     Args:
         name: A model of torchvision ("resnet18"), else of timm ("vit_small_patch16_224").
-        stem: "standard": as the library builds it. "small": for ResNets, a 3x3 convolution of stride 1 and no max-pool, as
-            SimCLR has it for CIFAR-10. "auto": small for ResNets of input_size up to 64.
+        stem: "standard": as the library builds it. "small": for ResNets, a 3x3 convolution of stride 1 and no
+            max-pool, as SimCLR has it for CIFAR-10. "auto": small for ResNets of input_size up to 64.
         pretrained: Whether to take the library's default weights, downloaded where they are not in its cache. A small
             stem is new even then.
         input_size: Side S of the images, in pixels; vision transformers are built for it.
@@ -82,8 +82,7 @@ def _remove_classifier(model: nn.Module) -> int:
     last = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
     parent_path, _, attribute = last.rpartition(".")
     parent = model.get_submodule(parent_path)
-    linear = model.get_submodule(last)
-    assert isinstance(linear, nn.Linear)
+    linear = cast(nn.Linear, model.get_submodule(last))
     setattr(parent, attribute, nn.Identity())
     siblings = list(parent.named_children())
     before = siblings[[sibling for sibling, _ in siblings].index(attribute) - 1]
@@ -94,7 +93,9 @@ def _remove_classifier(model: nn.Module) -> int:
 
 def _from_timm(name: str, pretrained: bool, input_size: int) -> nn.Module:
     if importlib.util.find_spec("timm") is None:
-        raise _unknown(name, torchvision.models.list_models(module=torchvision.models), "torchvision (timm is not installed)")
+        raise _unknown(
+            name, torchvision.models.list_models(module=torchvision.models), "torchvision (timm is not installed)"
+        )
     import timm
 
     if not timm.is_model(name):
@@ -128,11 +129,11 @@ def _is_resnet(model: nn.Module) -> bool:
 def _make_stem_small(name: str, model: nn.Module) -> None:
     if not _is_resnet(model):
         raise ValueError(
-            f'backbones.create: stem="small" is for ResNets and {name!r} is a {type(model).__name__}; write stem="standard", '
-            'or another name, such as "resnet18".'
+            f'backbones.create: stem="small" is for ResNets and {name!r} is a {type(model).__name__}; write '
+            'stem="standard", or another name, such as "resnet18".'
         )
-    width = model.get_submodule("layer1.0.conv1").in_channels
-    convolution = nn.Conv2d(3, int(width), kernel_size=3, stride=1, padding=1, bias=False)
+    width = cast(nn.Conv2d, model.get_submodule("layer1.0.conv1")).in_channels
+    convolution = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     model.conv1, model.maxpool = convolution, nn.Identity()
 
@@ -145,6 +146,6 @@ def _unknown(name: str, names: list[str], where: str) -> ValueError:
 
 def _no_weights(name: str, library: str, error: Exception) -> RuntimeError:
     return RuntimeError(
-        f"backbones.create: cannot get {library}'s weights of {name!r} ({type(error).__name__}: {error}); put them into the "
-        "library's cache on a machine with a network, or write pretrained=False."
+        f"backbones.create: cannot get {library}'s weights of {name!r} ({type(error).__name__}: {error}); put them "
+        "into the library's cache on a machine with a network, or write pretrained=False."
     )

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import ops
-from .plan import Plan
-from .view import View
+from fastssl import ops
+from fastssl.transforms.plan import Plan
+from fastssl.transforms.view import View
 
 __all__ = ["MultiViewTransform", "ViewTransform", "render_drawn", "takes_encoded", "view_of"]
 
@@ -28,7 +28,7 @@ class ViewTransform:
     Raises:
         TypeError: view is not a View.
 
-    >>> from fastssl.transforms import Crop, View
+    >>> from fastssl.transforms.view import Crop, View
     >>> transform = ViewTransform(View(crop=Crop(size=8), normalize=None))
     >>> transform(torch.full((3, 20, 30), 255, dtype=torch.uint8)).shape
     torch.Size([3, 8, 8])

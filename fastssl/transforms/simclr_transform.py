@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
+from typing import Any
 
-from .multi_view_transform import MultiViewTransform, ViewTransform
-from .utils import IMAGENET_NORMALIZE
-from .view import Blur, Crop, Flip, Grayscale, Jitter, Normalize, QuarterTurn, View
+from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.utils import IMAGENET_NORMALIZE
+from fastssl.transforms.view import Blur, Crop, Flip, Grayscale, Jitter, Normalize, QuarterTurn, View
 
 __all__ = ["SimCLRTransform", "SimCLRViewTransform", "simclr_view"]
 
@@ -170,39 +171,44 @@ def simclr_view(
     normalize: Mapping[str, Sequence[float]] | None,
 ) -> View:
     """The view that lightly's arguments describe, checked in their own terms: `who` opens every error."""
-    size = _side(who, input_size)
-    for name, value in {
+    chances = {
         "cj_prob": cj_prob,
         "random_gray_scale": random_gray_scale,
         "gaussian_blur": gaussian_blur,
         "vf_prob": vf_prob,
         "hf_prob": hf_prob,
         "rr_prob": rr_prob,
-    }.items():
-        if not 0 <= _number(who, name, value) <= 1:
+    }
+    for name, value in chances.items():
+        chances[name] = _number(who, name, value)
+        if not 0 <= chances[name] <= 1:
             raise ValueError(f"{who}: {name}={value} must lie in [0, 1]; it is a probability.")
-    for name, value in {
+    jitter = {
         "cj_strength": cj_strength,
         "cj_bright": cj_bright,
         "cj_contrast": cj_contrast,
         "cj_sat": cj_sat,
         "cj_hue": cj_hue,
-    }.items():
-        if not 0 <= _number(who, name, value) < math.inf:
+    }
+    for name, value in jitter.items():
+        jitter[name] = _number(who, name, value)
+        if not 0 <= jitter[name] < math.inf:
             raise ValueError(f"{who}: {name}={value} must be 0 or more, and finite; 0 turns that jitter off.")
-    if cj_strength * cj_hue > 0.5:
+    strength = jitter["cj_strength"]
+    if strength * jitter["cj_hue"] > 0.5:
         raise ValueError(
             f"{who}: cj_strength * cj_hue = {cj_strength} * {cj_hue} must be at most 0.5; the hue is a circle of "
             "length 1, so 0.5 either way already reaches every hue."
         )
-    if not 0 < _number(who, "min_scale", min_scale) <= 1:
+    least_area = _number(who, "min_scale", min_scale)
+    if not 0 < least_area <= 1:
         raise ValueError(
             f"{who}: min_scale={min_scale} must lie in (0, 1]; it is a part of the image's area, so write 0.08 for 8 %."
         )
     low, high = _numbers(who, "sigmas", sigmas, 2, "(0.1, 2.0), the smallest and the largest deviation in pixels")
     if not 0 <= low <= high < math.inf:
         raise ValueError(f"{who}: sigmas={sigmas} must hold 0 <= low <= high, in pixels; write for example (0.1, 2.0).")
-    if rr_degrees is not None and rr_prob > 0:
+    if rr_degrees is not None and chances["rr_prob"] > 0:
         raise NotImplementedError(
             f"{who}: rr_degrees={rr_degrees}: rotation by free angles is not there yet; leave rr_degrees=None for "
             "rotation by 90 degrees, or put torchvision.transforms.RandomRotation before this transform."
@@ -213,51 +219,54 @@ def simclr_view(
             DeprecationWarning,
             stacklevel=3,
         )
+    # What never happens is None, so that equal views are equal, whichever way they were written.
     return View(
-        crop=Crop(size=size, area=(min_scale, 1.0)),
-        flip=Flip(p=hf_prob),
-        vflip=Flip(p=vf_prob),
-        turn=QuarterTurn(p=rr_prob),
+        crop=Crop(size=_side(who, input_size), area=(least_area, 1.0)),
+        flip=Flip(p=chances["hf_prob"]) if chances["hf_prob"] else None,
+        vflip=Flip(p=chances["vf_prob"]) if chances["vf_prob"] else None,
+        turn=QuarterTurn(p=chances["rr_prob"]) if chances["rr_prob"] else None,
         jitter=Jitter(
-            p=cj_prob,
-            brightness=cj_strength * cj_bright,
-            contrast=cj_strength * cj_contrast,
-            saturation=cj_strength * cj_sat,
-            hue=cj_strength * cj_hue,
-        ),
-        grayscale=Grayscale(p=random_gray_scale),
-        blur=Blur(p=gaussian_blur, sigma_px=(low, high)) if high > 0 else None,
+            p=chances["cj_prob"],
+            brightness=strength * jitter["cj_bright"],
+            contrast=strength * jitter["cj_contrast"],
+            saturation=strength * jitter["cj_sat"],
+            hue=strength * jitter["cj_hue"],
+        )
+        if chances["cj_prob"]
+        else None,
+        grayscale=Grayscale(p=chances["random_gray_scale"]) if chances["random_gray_scale"] else None,
+        blur=Blur(p=chances["gaussian_blur"], sigma_px=(low, high)) if chances["gaussian_blur"] and high else None,
         normalize=_normalize(who, normalize),
     )
 
 
-def _side(who: str, size: object) -> int:
+def _side(who: str, size: Any) -> int:
     """The side of the view, also from the (side, side) that torchvision's crop takes."""
-    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) in (1, 2) and len({*size}) == 1:
+    if isinstance(size, tuple | list) and len(size) in (1, 2) and len({*size}) == 1:
         size = size[0]
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"{who}: input_size={size!r} must be a whole number of pixels, as views are square.")
+    if isinstance(size, bool) or not isinstance(size, Integral):
+        raise TypeError(f"{who}: input_size={size!r} must be a whole number of pixels; views are square.")
     if size < 1:
-        raise ValueError(f"{who}: input_size={size} must be 1 or more pixels.")
-    return size
+        raise ValueError(f"{who}: input_size={size} must be 1 pixel or more.")
+    return int(size)
 
 
-def _number(who: str, name: str, value: object) -> float:
+def _number(who: str, name: str, value: Any) -> float:
     if not isinstance(value, Real):  # numpy's numbers are of this kind too
         raise TypeError(f"{who}: {name}={value!r} is a {type(value).__name__}, and must be a number.")
     return float(value)
 
 
-def _numbers(who: str, name: str, values: object, count: int, example: str) -> list[float]:
+def _numbers(who: str, name: str, values: Any, count: int, example: str) -> list[float]:
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
         raise TypeError(f"{who}: {name}={values!r} must be {count} numbers; write {example}.")
-    return [_number(who, f"{name}[{i}]", values[i]) for i in range(count)]  # type: ignore[index]
+    return [_number(who, f"{name}[{i}]", values[i]) for i in range(count)]
 
 
-def _normalize(who: str, normalize: object) -> Normalize | None:
+def _normalize(who: str, normalize: Any) -> Normalize | None:
     if normalize is None or (isinstance(normalize, Mapping) and not normalize):
         return None
-    if not isinstance(normalize, Mapping) or {*normalize} < {"mean", "std"}:
+    if not isinstance(normalize, Mapping) or not {"mean", "std"} <= {*normalize}:
         raise TypeError(
             f"{who}: normalize={normalize!r} must be a dict with mean and std, or None for values in [0, 1]; write "
             'for example {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}.'

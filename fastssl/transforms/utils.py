@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .view import IMAGENET
+from fastssl.transforms.view import IMAGENET
 
 __all__ = ["IMAGENET_NORMALIZE"]
 

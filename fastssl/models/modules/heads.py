@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 __all__ = ["ProjectionHead", "SimCLRProjectionHead"]
 
-Block = (
-    tuple[int, int, nn.Module | None, nn.Module | None] | tuple[int, int, nn.Module | None, nn.Module | None, bool]
-)
+Block = tuple[int, int, nn.Module | None, nn.Module | None] | tuple[int, int, nn.Module | None, nn.Module | None, bool]
 
 
 class ProjectionHead(nn.Module):
@@ -23,7 +22,7 @@ class ProjectionHead(nn.Module):
             last, a layer has a bias where it has no normalization.
 
     Raises:
-        ValueError: There is no block, or one has not 4 or 5 entries.
+        ValueError: A block has not 4 or 5 entries.
 
     >>> head = ProjectionHead([(512, 256, nn.BatchNorm1d(256), nn.ReLU()), (256, 128, None, None)])
     >>> [name for name, _ in head.named_parameters()]
@@ -37,14 +36,12 @@ class ProjectionHead(nn.Module):
             if len(block) not in (4, 5):
                 raise ValueError(
                     f"ProjectionHead: block {block} has {len(block)} entries and needs 4 or 5; write (512, 128, "
-                    "nn.BatchNorm1d(128), nn.ReLU()) for width in, width out, normalization, non-linearity, and maybe bias."
+                    "nn.BatchNorm1d(128), nn.ReLU()) for width in, width out, normalization, non-linearity[, bias]."
                 )
             width_in, width_out, normalization, non_linearity, *bias = block
             has_bias = bias[0] if bias else normalization is None
             layers.append(nn.Linear(width_in, width_out, bias=has_bias))
             layers.extend(layer for layer in (normalization, non_linearity) if layer is not None)
-        if not layers:
-            raise ValueError("ProjectionHead: blocks is empty and needs one at least; write [(512, 128, None, None)].")
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +77,7 @@ class SimCLRProjectionHead(ProjectionHead):
     ) -> None:
         widths = [input_dim, *[hidden_dim] * max(num_layers - 1, 1)]
         hidden: list[Block] = [
-            (a, b, nn.BatchNorm1d(b) if batch_norm else None, nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)
+            (a, b, nn.BatchNorm1d(b) if batch_norm else None, nn.ReLU()) for a, b in pairwise(widths)
         ]
         last: Block = (hidden_dim, output_dim, nn.BatchNorm1d(output_dim) if batch_norm else None, None)
         super().__init__([*hidden, last])

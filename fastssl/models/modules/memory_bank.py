@@ -26,9 +26,9 @@ class MemoryBankModule(nn.Module):
     Raises:
         ValueError: size is neither 0 nor two whole numbers >= 0, or has rows but no column.
 
-    Differs from lightly's: a batch that reaches the end of the ring goes on at its start (lightly drops that part, and starts the
-    next batch at 0), a batch longer than the ring leaves its last rows, and a bank is part of the state_dict; a state_dict
-    without one, such as lightly's, loads too and leaves the bank as it is.
+    Differs from lightly's: a batch that reaches the end of the ring goes on at its start (lightly drops that part, and
+    starts the next batch at 0), a batch longer than the ring leaves its last rows, and a bank is part of the
+    state_dict; a state_dict without one, such as lightly's, loads too and leaves the bank as it is.
     Source: He et al., MoCo, 2020, arXiv:1911.05722, section 3.2.
 
     >>> bank = MemoryBankModule(size=(3, 1), feature_dim_first=False)
@@ -50,8 +50,8 @@ class MemoryBankModule(nn.Module):
         allowed = shape == (0,) or (len(shape) == 2 and min(shape) >= 0 and (shape[0] == 0 or shape[1] > 0))
         if not allowed or not all(isinstance(length, int) for length in shape):
             raise ValueError(
-                f"MemoryBankModule: size={size} must be two whole numbers, rows and columns of the bank, or 0 for no bank; "
-                "write (65536, 128) for 65536 embeddings of 128 numbers."
+                f"MemoryBankModule: size={size} must be two whole numbers, rows and columns of the bank, or 0 for no "
+                "bank; write (65536, 128) for 65536 embeddings of 128 numbers."
             )
         self.size = shape
         self.gather_distributed = gather_distributed
@@ -100,8 +100,8 @@ class MemoryBankModule(nn.Module):
         """Raises ValueError where the batch is not (B, columns of the bank)."""
         if batch.dim() != 2 or batch.shape[1] != self.size[1]:
             raise ValueError(
-                f"MemoryBankModule: got embeddings of shape {tuple(batch.shape)} for a bank of size={self.size}; they must be "
-                f"(B, {self.size[1]}), so make size[1] the width of the projection head's output."
+                f"MemoryBankModule: got embeddings of shape {tuple(batch.shape)} for a bank of size={self.size}; they "
+                f"must be (B, {self.size[1]}), so make size[1] the width of the projection head's output."
             )
 
     @staticmethod
@@ -110,7 +110,13 @@ class MemoryBankModule(nn.Module):
         return torch.cat(gather_rows(batch))
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str], *rest: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        *rest: Any,
     ) -> None:
         """As nn.Module's; neither key in the checkpoint (lightly stores none) is not an error."""
         missing: list[str] = []

@@ -1,0 +1,114 @@
+"""Micro-benchmarks: what one step of the data path and of the loss costs on one thread.
+
+    pytest benchmarks/test_micro.py --benchmark-compare      beside the last saved run (--benchmark-autosave)
+
+The photographs are those of inputs.py, 16 of them, decoded beforehand where decoding is not what is measured. A group's
+`extra_info` says how many images or rows one call gets through.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import inputs
+import pytest
+import torch
+from torch import Tensor
+
+import fastssl
+from fastssl import ops
+from fastssl.loss import ntxent
+from fastssl.transforms.plan import Plan
+
+IMAGES = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads(), fastssl.get_num_threads()
+    torch.set_num_threads(1)
+    fastssl.set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    fastssl.set_num_threads(before[1])
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return inputs.find_jpegs(None, IMAGES, tmp_path_factory.mktemp("generated"))[0]
+
+
+@pytest.fixture(scope="module")
+def images(paths: list[Path]) -> list[Tensor]:
+    return [ops.decode(path) for path in paths]
+
+
+def sizes(images: list[Tensor]) -> list[tuple[int, int]]:
+    return [(image.shape[0], image.shape[1]) for image in images]
+
+
+@pytest.mark.benchmark(group="decode")
+def test_decode(benchmark, paths):
+    jpegs = [path.read_bytes() for path in paths]
+    decoded = benchmark(lambda: [ops.decode(jpeg) for jpeg in jpegs])
+    benchmark.extra_info["images"] = len(decoded)
+    assert all(image.dtype == torch.uint8 and image.shape[2] == 3 for image in decoded)
+
+
+@pytest.mark.benchmark(group="draw")
+def test_draw(benchmark, images):
+    recipe = fastssl.recipes.simclr(224)
+    many = sizes(images) * 16
+    plan = benchmark(lambda: Plan.draw(recipe, many, seed=0))
+    benchmark.extra_info["images"] = len(many)
+    assert len(plan) == len(many)
+
+
+@pytest.mark.benchmark(group="render")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("size", [32, 224])
+def test_render_simclr(benchmark, images, size, dtype):
+    recipe = fastssl.recipes.simclr(size)
+    plan = Plan.draw(recipe, sizes(images), seed=0)
+    views = benchmark(lambda: ops.render(images, plan, recipe, dtype=dtype))
+    benchmark.extra_info["images"] = len(images)
+    assert [tuple(view.shape) for view in views] == [(len(images), 3, size, size)] * 2
+
+
+@pytest.mark.benchmark(group="render small")
+def test_render_simclr_of_small_images(benchmark):
+    images = list(
+        torch.randint(0, 256, (256, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    )
+    recipe = fastssl.recipes.simclr(32, strength=0.5, blur=False)
+    plan = Plan.draw(recipe, sizes(images), seed=0)
+    views = benchmark(lambda: ops.render(images, plan, recipe))
+    benchmark.extra_info["images"] = len(images)
+    assert [tuple(view.shape) for view in views] == [(256, 3, 32, 32)] * 2
+
+
+@pytest.mark.benchmark(group="loader")
+@pytest.mark.parametrize("size", [32, 224])
+def test_loader_epoch(benchmark, paths, tmp_path, size):
+    for i, path in enumerate(paths * 4):
+        (tmp_path / f"{i:03d}.jpg").symlink_to(path.resolve())
+    loader = fastssl.Loader(tmp_path, fastssl.recipes.simclr(size), batch_size=16, threads=1)
+    count = benchmark(lambda: sum(len(batch.targets) for batch in loader))
+    benchmark.extra_info["images"] = count
+    assert count == 4 * len(paths)
+
+
+@pytest.mark.benchmark(group="loss")
+@pytest.mark.parametrize("rows", [512, 2048])
+def test_ntxent_forward_and_backward(benchmark, rows):
+    z = torch.randn(rows, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def step() -> Tensor:
+        z.grad = None
+        loss = ntxent(z, temperature=0.5)
+        loss.backward()
+        return loss
+
+    loss = benchmark(step)
+    benchmark.extra_info["rows"] = rows
+    assert loss.isfinite() and z.grad.isfinite().all()

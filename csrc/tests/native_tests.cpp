@@ -1,0 +1,369 @@
+// Every native function, called as the bindings call it, for AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize`).
+//
+// What the numbers should be is tested in Python against float64; here are memory, threads, errors, and what needs no reference.
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+// After <cstdio>, which it needs.
+#include <jpeglib.h>
+
+#include "core/draw.h"
+#include "core/philox.h"
+#include "core/plan.h"
+#include "core/resample.h"
+#include "cpu/buffers.h"
+#include "cpu/engine.h"
+#include "cpu/file.h"
+#include "cpu/jpeg.h"
+#include "cpu/render.h"
+#include "cpu/rows.h"
+#include "cpu/thread_pool.h"
+#include "cuda/device.h"
+#include "cuda/probe.h"
+
+using namespace fastssl;
+
+namespace {
+
+int failures = 0;
+
+#define CHECK(condition)                                                     \
+  do {                                                                       \
+    if (!(condition)) {                                                      \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);   \
+      ++failures;                                                            \
+    }                                                                        \
+  } while (false)
+
+template <typename Error, typename F>
+bool throws(F f) {
+  try {
+    f();
+  } catch (const Error&) {
+    return true;
+  }
+  return false;
+}
+
+uint32_t noise(uint32_t i) { return core::philox4x32(i, 0, 0, 0, 1, 2).v[0]; }
+
+std::vector<uint8_t> encode(int width, int height, J_COLOR_SPACE space, bool progressive) {
+  jpeg_compress_struct info;
+  jpeg_error_mgr errors;
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&info);
+  unsigned char* data = nullptr;
+  unsigned long size = 0;
+  jpeg_mem_dest(&info, &data, &size);
+  info.image_width = JDIMENSION(width);
+  info.image_height = JDIMENSION(height);
+  info.input_components = space == JCS_GRAYSCALE ? 1 : space == JCS_CMYK ? 4 : 3;
+  info.in_color_space = space;
+  jpeg_set_defaults(&info);
+  if (progressive) jpeg_simple_progression(&info);
+  jpeg_start_compress(&info, TRUE);
+  std::vector<uint8_t> row(size_t(width) * size_t(info.input_components));
+  for (int y = 0; y < height; ++y) {
+    for (size_t i = 0; i < row.size(); ++i) row[i] = uint8_t((noise(uint32_t(i / 24 + size_t(y / 8) * 977)) & 127) + 64);
+    uint8_t* p = row.data();
+    jpeg_write_scanlines(&info, &p, 1);
+  }
+  jpeg_finish_compress(&info);
+  std::vector<uint8_t> out(data, data + size);
+  jpeg_destroy_compress(&info);
+  std::free(data);
+  return out;
+}
+
+core::ViewSpec busy_view(int size) {
+  core::ViewSpec spec;
+  spec.size = size;
+  spec.flip_p = spec.vflip_p = spec.turn_p = 0.5;
+  spec.jitter_p = 0.8;
+  for (double(*range)[2] : {&spec.brightness, &spec.contrast, &spec.saturation}) {
+    (*range)[0] = 0.2;
+    (*range)[1] = 1.8;
+  }
+  spec.hue[0] = -0.5;
+  spec.hue[1] = 0.5;
+  spec.grayscale_p = 0.3;
+  spec.blur_p = 0.6;
+  spec.sigma_px[0] = 0.1;
+  spec.sigma_px[1] = 4;
+  spec.solarize_p = 0.3;
+  return spec;
+}
+
+void test_random() {
+  const core::Random4 zero = core::philox4x32(0, 0, 0, 0, 0, 0);
+  CHECK(zero.v[0] == 0x6627E8D5u && zero.v[1] == 0xE169C58Du && zero.v[2] == 0xBC57AC4Cu && zero.v[3] == 0x9B00DBD8u);
+  const uint32_t ones = 0xFFFFFFFFu;
+  const core::Random4 full = core::philox4x32(ones, ones, ones, ones, ones, ones);
+  CHECK(full.v[0] == 0x408F276Du && full.v[1] == 0x41C83B0Eu && full.v[2] == 0xA20BC7C6u && full.v[3] == 0x6D5451FDu);
+  CHECK(core::uniform(0) > 0 && core::uniform(ones) < 1);
+  for (const int64_t n : {1, 2, 3, 1000}) {
+    std::vector<int64_t> order(size_t(n), -1);
+    core::draw_permutation(7, 3, n, order.data());
+    std::vector<bool> seen(size_t(n), false);
+    for (const int64_t i : order) seen[size_t(i)] = true;
+    for (const bool s : seen) CHECK(s);
+  }
+}
+
+void test_draws_lie_inside() {
+  core::ViewSpec spec = busy_view(8);
+  const int sizes[][2] = {{1, 1}, {1, 20000}, {20000, 1}, {10, 20000}, {333, 500}, {2, 3}};
+  for (uint64_t i = 0; i < 2000; ++i) {
+    const auto& size = sizes[i % 6];
+    spec.crop = i % 5 ? core::CropKind::Random : core::CropKind::Center;
+    const core::ViewPlan p = core::draw_view(spec, {.seed = 1, .index = i}, size[0], size[1]);
+    CHECK(p.top >= 0 && p.left >= 0 && p.height >= 1 && p.width >= 1);
+    CHECK(p.top + p.height <= float(size[0]) && p.left + p.width <= float(size[1]));
+  }
+}
+
+void test_jpeg() {
+  cpu::JpegDecoder decoder;
+  for (const J_COLOR_SPACE space : {JCS_RGB, JCS_GRAYSCALE, JCS_CMYK}) {
+    for (const bool progressive : {false, true}) {
+      for (const int width : {1, 17, 240}) {
+        const std::vector<uint8_t> data = encode(width, 33, space, progressive);
+        const cpu::ImageSize size = decoder.open(data.data(), data.size());
+        CHECK(size.width == width && size.height == 33);
+        std::vector<uint8_t> pixels(size_t(width) * 33 * 3);
+        decoder.decode(pixels.data(), int64_t(3) * width);
+        // Cut anywhere, it is an error and nothing else.
+        for (size_t cut = 0; cut + 2 < data.size(); cut += 1 + data.size() / 60) {
+          const std::vector<uint8_t> part(data.begin(), data.begin() + ssize_t(cut));
+          CHECK(throws<cpu::DecodeError>([&] {
+            decoder.open(part.data(), part.size());
+            decoder.decode(pixels.data(), int64_t(3) * width);
+          }));
+        }
+      }
+    }
+  }
+  // Damaged anywhere, it is an image or an error.
+  const std::vector<uint8_t> good = encode(64, 48, JCS_RGB, true);
+  for (uint32_t i = 0; i < 3000; ++i) {
+    std::vector<uint8_t> bad = good;
+    for (uint32_t j = 0; j < 3; ++j) bad[noise(4 * i + j) % bad.size()] = uint8_t(noise(4 * i + j + 100000));
+    try {
+      const cpu::ImageSize size = decoder.open(bad.data(), bad.size());
+      if (int64_t(size.width) * size.height > 1 << 20) continue;
+      std::vector<uint8_t> pixels(size_t(size.width) * size_t(size.height) * 3);
+      decoder.decode(pixels.data(), int64_t(3) * size.width);
+    } catch (const cpu::DecodeError&) {
+    }
+  }
+  // And the decoder is as good as new.
+  decoder.open(good.data(), good.size());
+  std::vector<uint8_t> pixels(size_t(64) * 48 * 3);
+  decoder.decode(pixels.data(), 3 * 64);
+  CHECK(!cpu::is_jpeg(good.data(), 2) && cpu::is_jpeg(good.data(), 3));
+}
+
+void test_render() {
+  cpu::Renderer renderer;
+  const int image_sizes[][2] = {{1, 1}, {1, 300}, {2, 2}, {57, 41}, {3000, 10}, {200, 300}};
+  uint64_t index = 0;
+  for (const auto& [height, width] : image_sizes) {
+    std::vector<uint8_t> pixels(size_t(height) * size_t(width) * 3);
+    for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = uint8_t(noise(uint32_t(i)));
+    const cpu::ImageView image{pixels.data(), height, width, int64_t(3) * width};
+    for (const int size : {1, 2, 15, 33, 96}) {
+      for (int form = 0; form < 16; ++form) {
+        core::ViewSpec spec = busy_view(size);
+        spec.filter = form & 1 ? core::Filter::Bicubic : core::Filter::Bilinear;
+        const auto dtype = cpu::DType(form / 4);
+        spec.normalize = dtype != cpu::DType::UInt8;
+        if (form & 4) std::swap(spec.steps[2], spec.steps[3]);
+        const core::ViewPlan plan = core::draw_view(spec, {.seed = 5, .index = index++}, height, width);
+        const int64_t bytes = 3 * int64_t(size) * size * cpu::dtype_size(dtype);
+        std::vector<uint8_t> out(size_t(2 * bytes), 0xAB);
+        renderer.render(image, spec, plan, {out.data(), dtype, (form & 2) != 0}, 1);
+        for (int64_t i = 0; i < bytes; ++i) CHECK(out[size_t(i)] == 0xAB);  // its neighbour is left alone
+      }
+    }
+    core::ViewSpec spec = busy_view(8);
+    core::ViewPlan plan = core::draw_view(spec, {}, height, width);
+    std::vector<float> out(3 * 64);
+    const auto refused = [&](auto edit) {
+      core::ViewPlan edited = plan;
+      edit(edited);
+      return throws<std::invalid_argument>([&] { renderer.render(image, spec, edited, {out.data()}, 0); });
+    };
+    CHECK(refused([](core::ViewPlan& p) { p.source_width += 1; }));
+    CHECK(refused([](core::ViewPlan& p) { p.left = -1; }));
+    CHECK(refused([](core::ViewPlan& p) { p.height = NAN; }));
+    CHECK(refused([](core::ViewPlan& p) { p.width = 1e9f; }));
+    CHECK(refused([](core::ViewPlan& p) { p.order[0] = p.order[1]; }));
+    CHECK(refused([](core::ViewPlan& p) { p.order[2] = NAN; }));
+    CHECK(refused([](core::ViewPlan& p) { p.hue = 2; }));
+    CHECK(refused([](core::ViewPlan& p) { p.sigma_px = INFINITY; }));
+    CHECK(refused([](core::ViewPlan& p) { p.turns = 9; }));
+    spec.size = 0;
+    CHECK(refused([](core::ViewPlan&) {}));
+  }
+}
+
+void test_taps() {
+  for (const auto filter : {core::Filter::Bilinear, core::Filter::Bicubic}) {
+    for (const double length : {0.25, 1.0, 7.0, 300.5}) {
+      const core::Axis axis{2.5, length, 9, 2, 2 + std::max(1, int(std::ceil(length + 0.5))), filter};
+      std::vector<float> weight(size_t(core::axis_max_taps(axis)));
+      for (int i = 0; i < axis.size; ++i) {
+        const core::Taps taps = core::axis_taps(axis, i, weight.data());
+        CHECK(taps.count >= 1 && size_t(taps.count) <= weight.size() && taps.first >= axis.low && taps.first + taps.count <= axis.high);
+        float sum = 0;
+        for (int k = 0; k < taps.count; ++k) sum += weight[size_t(k)];
+        CHECK(std::abs(sum - 1) < 1e-5f);
+      }
+    }
+  }
+}
+
+void test_parallel_for() {
+  for (const int threads : {1, 2, 7}) {
+    std::vector<std::atomic<int>> hits(1000);
+    cpu::parallel_for(1000, threads, [&](int64_t i) { hits[size_t(i)] += 1; });
+    for (const auto& h : hits) CHECK(h == 1);
+    CHECK(throws<std::runtime_error>([&] {
+      cpu::parallel_for(1000, threads, [](int64_t i) {
+        if (i == 500) throw std::runtime_error("stop");
+      });
+    }));
+  }
+}
+
+std::string folder() {
+  static std::string path = [] {
+    char name[] = "/tmp/fastssl-native-XXXXXX";
+    return std::string(mkdtemp(name));
+  }();
+  return path;
+}
+
+std::string write_file(const std::string& name, const std::vector<uint8_t>& data) {
+  const std::string path = folder() + "/" + name;
+  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(data.data()), std::streamsize(data.size()));
+  return path;
+}
+
+void test_files() {
+  cpu::Scratch<uint8_t> buffer;
+  const std::string path = write_file("a", {1, 2, 3});
+  CHECK(cpu::read_file(path, buffer) == 3 && buffer.at_least(0)[2] == 3);
+  CHECK(throws<cpu::DecodeError>([&] { cpu::read_file(folder() + "/none", buffer); }));
+  CHECK(throws<cpu::DecodeError>([&] { cpu::read_file(folder(), buffer); }));
+  CHECK(throws<cpu::DecodeError>([&] { cpu::read_file("/dev/null", buffer); }));
+  CHECK(throws<cpu::DecodeError>([&] { cpu::read_file(write_file("empty", {}), buffer); }));
+}
+
+void test_engine() {
+  std::vector<uint8_t> jpeg = encode(80, 60, JCS_RGB, false);
+  const std::string good = write_file("good.jpg", jpeg);
+  const std::string other = write_file("other.png", {0x89, 'P', 'N', 'G'});
+  jpeg.resize(jpeg.size() / 2);
+  const std::string truncated = write_file("truncated.jpg", jpeg);
+  const std::vector<uint8_t> pixels(size_t(5) * 4 * 3, 100);
+  cpu::Callbacks callbacks;
+  callbacks.fetch = [&](int64_t index) {
+    if (index % 7 == 3) throw cpu::DecodeError("no such sample");
+    cpu::Fetched f;
+    f.owner = std::make_shared<std::vector<uint8_t>>(pixels);
+    f.image = {static_cast<std::vector<uint8_t>*>(f.owner.get())->data(), 5, 4, 12};
+    return f;
+  };
+  callbacks.decode_other = [&](const uint8_t* bytes, size_t size) {
+    CHECK(size == 4 && bytes[0] == 0x89);
+    cpu::Fetched f;
+    f.image = {pixels.data(), 5, 4, 12};
+    return f;
+  };
+  const std::vector<core::ViewSpec> views{busy_view(24), busy_view(9)};
+  constexpr int kBatch = 20;
+  for (const int threads : {1, 3}) {
+    for (const bool abandon : {false, true}) {
+      // As in the loader: what the threads write into lives longer than they do.
+      std::vector<std::vector<float>> out;
+      std::vector<std::vector<core::ViewPlan>> plans;
+      std::vector<std::shared_ptr<cpu::Job>> jobs;
+      for (int j = 0; j < 6; ++j) {
+        for (const core::ViewSpec& view : views) out.emplace_back(size_t(kBatch) * 3 * size_t(view.size * view.size));
+        plans.emplace_back(size_t(kBatch) * views.size());
+      }
+      cpu::Engine engine(threads, views, 11, callbacks);
+      for (size_t j = 0; j < 6; ++j) {
+        std::vector<cpu::Sample> samples(kBatch);
+        for (int i = 0; i < kBatch; ++i) {
+          cpu::Sample& s = samples[size_t(i)];
+          s.index = i;
+          s.position = kBatch - 1 - i;
+          s.epoch = uint32_t(j);
+          s.path = i % 4 == 0 ? good : i % 4 == 1 ? other : i == 6 ? truncated : i == 10 ? folder() + "/none" : "";
+        }
+        std::vector<cpu::Output> outputs{{out[2 * j].data()}, {out[2 * j + 1].data()}};
+        jobs.push_back(std::make_shared<cpu::Job>(std::move(samples), std::move(outputs), plans[j].data()));
+        engine.submit(jobs.back());
+      }
+      if (abandon) continue;
+      for (const auto& job : jobs) {
+        while (!job->wait(50)) continue;
+        CHECK(job->failures().size() == 3);  // 3 (no such sample), 6 (truncated), 10 (missing)
+      }
+      CHECK(engine.times().images == 6 * (kBatch - 3));
+      engine.close();
+      engine.close();
+    }
+  }
+}
+
+void test_buffers() {
+  auto pool = std::make_shared<cpu::BufferPool>(1);
+  auto a = pool->lease(3 << 20);
+  auto b = pool->lease(100);
+  std::memset(a->data(), 1, a->size());
+  void* const was = a->data();
+  a.reset();
+  a = pool->lease(3 << 20);
+  CHECK(a->data() == was);
+  a.reset();
+  pool->close();
+  pool.reset();
+  std::memset(b->data(), 1, b->size());  // a lease outlives its pool's last other user
+}
+
+void test_probe() {
+  std::vector<float> pixels(30), out(10 * cuda::kProbeOutputs);
+  for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = float(noise(uint32_t(i)) >> 8) * 0x1p-24f;
+  cuda::core_probe_host(pixels.data(), 10, 0.75f, out.data());
+  for (const float v : out) CHECK(v >= 0 && v <= 1);
+  CHECK(cuda::device_count() >= 0);
+  CHECK(std::strlen(cpu::row_kernels().name) > 0);
+}
+
+}  // namespace
+
+int main() {
+  test_random();
+  test_draws_lie_inside();
+  test_taps();
+  test_jpeg();
+  test_render();
+  test_parallel_for();
+  test_files();
+  test_engine();
+  test_buffers();
+  test_probe();
+  std::printf("%d failures\n", failures);
+  return failures != 0;
+}
