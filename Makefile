@@ -39,7 +39,7 @@ help:
 
 .PHONY: system
 system:
-	@JPEG_ROOT="$(JPEG_ROOT)" PYTHON="$(PYTHON)" CXX="$(CXX)" bash .ci/system-packages
+	@JPEG_ROOT="$(JPEG_ROOT)" PYTHON="$(PYTHON)" CXX="$(CXX)" bash .ci/system-packages venv
 
 $(VENV)/.created:
 	@$(MAKE) --no-print-directory system

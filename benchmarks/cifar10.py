@@ -9,7 +9,7 @@ Counted as training: everything from the first batch asked for to the last step,
 network is small (a ResNet of one block a stage, bfloat16 where the processor has it), so that two cores train it in
 minutes; that also makes the data path a larger share of the time than with a large network.
 
-    python benchmarks/cifar10.py                       both arms, 50,000 images, 16 epochs
+    python benchmarks/cifar10.py                       both arms, 50,000 images, 12 epochs
     python benchmarks/cifar10.py --images 5000 --epochs 2
     python benchmarks/cifar10.py --lightly-loss        both arms with lightly's NTXentLoss in place of fastssl's
 
@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "fastssl-cifar10"), help="where to unpack")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--images", type=int, help="training images, in equal parts from each class (all)")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--width", type=int, default=32, help="channels of the first stage")
     parser.add_argument("--blocks", type=int, default=1, help="residual blocks of a stage")

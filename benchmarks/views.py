@@ -33,7 +33,7 @@ from harness import CheckFailed, Run, Task
 SIZE = 224
 BATCH = 32
 BASELINES = {
-    "decode": "fastssl.ops.decode",
+    "decode": "simplejpeg",
     "views": "lightly SimCLRTransform",
     "loaders": "lightly dataset + DataLoader",
 }

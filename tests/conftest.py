@@ -33,13 +33,13 @@ def isolated_state() -> Iterator[None]:
     import fastssl
 
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    threads = torch.get_num_threads(), fastssl.get_num_threads()
+    threads = torch.get_num_threads()
     yield
     torch.set_rng_state(states[0])
     np.random.set_state(states[1])
     random.setstate(states[2])
-    torch.set_num_threads(threads[0])
-    fastssl.set_num_threads(threads[1])
+    torch.set_num_threads(threads)
+    fastssl.set_num_threads(None)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Contrastive losses by definition, in float64 and with loops over pairs, written from the papers.
 
-Gradients come from autograd through the loops. `plain_*` is what one would write in PyTorch, in the type of the input: it says
-how exact a loss in that type can be expected to be.
+Gradients come from autograd through the loops. `plain_*` is what one would write in PyTorch, in the type of the input:
+it says how exact a loss in that type can be expected to be.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def cosine_rows(z: Tensor) -> list[Tensor]:
 
 
 def ntxent(z: Tensor, temperature: float) -> Tensor:
-    """SimCLR, arXiv:2002.05709, equation 1: mean over the ordered pairs of views (i, j) of an image; z is (2B, D) float64."""
+    """SimCLR, arXiv:2002.05709, equation 1: mean over the ordered pairs (i, j) of views of an image; z is (2B, D)."""
     assert z.dtype == torch.float64
     rows, count = cosine_rows(z), len(z)
     losses = []

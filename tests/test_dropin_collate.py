@@ -210,7 +210,10 @@ def grid(mode: str) -> Image.Image:
 
 KINDS: dict[str, tuple[Any, np.ndarray]] = {
     "PIL RGB": (Image.fromarray(PHOTOGRAPH), PHOTOGRAPH),
-    **{f"PIL {mode}": (grid(mode), np.asarray(grid(mode).convert("RGB"))) for mode in ("L", "P", "CMYK", "RGBA", "LA", "1")},
+    **{
+        f"PIL {mode}": (grid(mode), np.asarray(grid(mode).convert("RGB")))
+        for mode in ("L", "P", "CMYK", "RGBA", "LA", "1")
+    },
     "array (H, W, 3)": (PHOTOGRAPH, PHOTOGRAPH),
     "array (H, W)": (PHOTOGRAPH[..., 0].copy(), PHOTOGRAPH[..., :1].repeat(3, 2)),
     "array, strided": (np.asfortranarray(PHOTOGRAPH), PHOTOGRAPH),
@@ -253,7 +256,7 @@ def test_jpeg_bytes_and_paths_are_what_pillow_decodes(mode, to_path, tmp_path):
     assert torch.equal(rendered(to_path(path)), rendered(data))
 
 
-def test_images_of_16_bits_keep_their_upper_8(tmp_path):
+def test_images_of_16_bits_are_scaled_to_8():
     ramp = np.arange(256, dtype=np.uint16).repeat(8).reshape(32, 64)
     data = images.encode(Image.fromarray(ramp * 257), "PNG")
     view = SimCLRCollateFunction(input_size=16)
@@ -277,7 +280,7 @@ BAD_IMAGES: dict[str, Any] = {
     "None": None,
     "a number": 3,
     "a float array": PHOTOGRAPH.astype(np.float32),
-    "a float tensor": torch.rand(3, 8, 8),
+    "a normalized tensor": torch.randn(3, 8, 8),
     "two channels": np.zeros((8, 8, 2), np.uint8),
     "five channels": torch.zeros(5, 8, 8, dtype=torch.uint8),
     "four dimensions": np.zeros((1, 8, 8, 3), np.uint8),
@@ -434,9 +437,27 @@ def test_collates_survive_pickling(collate):
     assert torch.equal(*outputs)
 
 
+def test_workers_forked_from_a_process_with_threads_render():
+    fastssl.set_num_threads(3)  # also what the workers then use
+    torch.manual_seed(5)
+    collate = SimCLRCollateFunction(input_size=16)
+    views_of(loader(collate, workers=0))
+    rows = []
+    for threads in (3, 1):
+        fastssl.set_num_threads(threads)
+        torch.manual_seed(5)
+        rows.append(views_of(loader(collate, workers=2, timeout=60)))
+    assert torch.equal(*rows)
+
+
 def test_spawned_workers_draw_as_forked_ones():
     rows = []
     for context in ("spawn", "fork"):
         torch.manual_seed(5)
         rows.append(views_of(loader(SimCLRCollateFunction(input_size=16), workers=1, multiprocessing_context=context)))
     assert torch.equal(*rows)
+
+
+def test_a_float_tensor_in_0_to_1_is_the_same_image():
+    as_bytes = torch.from_numpy(PHOTOGRAPH.copy()).permute(2, 0, 1)
+    assert torch.equal(fastssl.ops.to_image(as_bytes.float() / 255), fastssl.ops.to_image(as_bytes))

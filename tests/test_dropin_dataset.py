@@ -154,7 +154,7 @@ def test_filenames_that_are_not_there_are_left_out_with_a_warning(folder):
         dataset = LightlyDataset(folder, filenames=names)
     assert caught[0].filename == __file__
     assert dataset.get_filenames() == ["dog/a.png"]
-    with pytest.raises(FileNotFoundError, match="none of the 1 filenames .*'class/name.jpg'"):
+    with pytest.raises(FileNotFoundError, match=r"none of the 1 filenames .*'class/name.jpg'"):
         LightlyDataset(folder, filenames=["gone.png"])
     with pytest.raises(FileNotFoundError, match="none of the 0 filenames"):
         LightlyDataset(folder, filenames=[])

@@ -159,7 +159,11 @@ def test_the_library_neither_prints_nor_exits_nor_swallows(path):
 
 def native_sources() -> list[Path]:
     suffixes = {".h", ".hpp", ".cpp", ".cu", ".cuh"}
-    return sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in suffixes)
+    return sorted(
+        path
+        for path in (ROOT / "csrc").rglob("*")
+        if path.suffix in suffixes and "tests" not in path.relative_to(ROOT / "csrc").parts
+    )
 
 
 def without_comments(text: str) -> str:

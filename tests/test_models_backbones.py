@@ -75,7 +75,7 @@ def test_auto_leaves_what_is_no_resnet_as_it_is() -> None:
 
 def test_small_stem_of_what_is_no_resnet_is_an_error() -> None:
     with pytest.raises(
-        ValueError, match='stem="small" is for ResNets and \'squeezenet1_1\' is a SqueezeNet.*"standard"'
+        ValueError, match=r'stem="small" is for ResNets and \'squeezenet1_1\' is a SqueezeNet.*"standard"'
     ):
         backbones.create("squeezenet1_1", stem="small")
 

@@ -45,7 +45,13 @@ class LightlyDataset(Dataset[tuple[Any, Any, str]]):
         ValueError: input_dir does not exist, or a transform is given without an input_dir.
         FileNotFoundError: no image is there.
         NotImplementedError: the folder holds videos.
+
+    >>> images = [(Image.new("RGB", (40, 30)), 7)]
+    >>> LightlyDataset.from_torch_dataset(images, transform=lambda image: image.size)[0]
+    ((40, 30), 7, '0')
     """
+
+    _own_transform: Callable[[Any], Any] | None = None  # for datasets that apply none themselves
 
     def __init__(
         self,
@@ -58,7 +64,6 @@ class LightlyDataset(Dataset[tuple[Any, Any, str]]):
     ) -> None:
         self.input_dir = input_dir
         self.index_to_filename = filename_by_index if index_to_filename is None else index_to_filename
-        self._own_transform: Callable[[Any], Any] | None = None
         if input_dir is None:
             if transform is not None:
                 raise ValueError(

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastssl.ops.shared import empty_batch
+
 __all__ = ["MultiViewCollate", "label", "split_samples", "stack"]
 
 
@@ -116,13 +118,9 @@ def stack(tensors: list[Tensor], what: str, filenames: list[str]) -> Tensor:
                 f"{label(0, filenames)} {tuple(first.shape)} {first.dtype}; a batch needs one shape and type, so let "
                 "the transform crop or resize to a fixed size."
             )
-    if torch.utils.data.get_worker_info() is None or first.device.type != "cpu":
+    if first.device.type != "cpu":
         return torch.stack(tensors)
-    # The tensor would be copied into shared memory on its way out of the worker; torch's default_collate avoids that
-    # copy by the same call.
-    shape = (len(tensors), *first.shape)
-    storage = torch.UntypedStorage._new_shared(first.numel() * len(tensors) * first.element_size())
-    return torch.stack(tensors, out=torch.empty(0, dtype=first.dtype).set_(storage, 0, shape))  # type: ignore[call-overload]
+    return torch.stack(tensors, out=empty_batch((len(tensors), *first.shape), first.dtype))
 
 
 def _target(who: str, target: Any, i: int, filenames: list[str]) -> int:

@@ -89,7 +89,7 @@ class ImageFolder(Source):
                 folders.append(entry.name)
             elif self._is_image(entry.name):
                 loose.append(entry.path)
-        inside = {name: list(self._walk(os.path.join(self.root, name))) for name in folders}
+        inside = {name: self._inside(os.path.join(self.root, name)) for name in folders}
         found = sum(len(paths) for paths in inside.values())
         if layout == "auto" and loose and found:
             raise ValueError(
@@ -116,6 +116,10 @@ class ImageFolder(Source):
 
     def _is_image(self, name: str) -> bool:
         return not name.startswith(".") and name.lower().endswith(self.extensions)
+
+    def _inside(self, folder: str) -> list[str]:
+        """All images below, in the order of torchvision: by folder, then by name."""
+        return sorted(self._walk(folder), key=os.path.split)
 
     def _walk(self, folder: str) -> Iterator[str]:
         for entry in _sorted_entries(folder):
@@ -196,11 +200,14 @@ class DatasetSource(Source):
 
 
 def as_source(data: Any) -> Source:
-    """`data` itself if it is a Source; an ImageFolder for a path; a DatasetSource for a map-style data set."""
+    """`data` itself, or its `source`, if that is a Source; an ImageFolder for a path; a DatasetSource for a map-style data set."""
     if isinstance(data, Source):
         return data
     if isinstance(data, str | os.PathLike):
         return ImageFolder(data)
+    own = getattr(data, "source", None)  # such as a LightlyDataset without a transform
+    if isinstance(own, Source):
+        return own
     if isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise TypeError(f"Loader: got {type(data).__name__}, which can only be iterated over; give a list, a data set, or a folder.")
     return DatasetSource(data)

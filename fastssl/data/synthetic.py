@@ -113,12 +113,15 @@ def _cloud(rng: np.random.Generator, side: int) -> Array:
 
 
 def _two_colours(rng: np.random.Generator, contrast: float) -> tuple[Array, Array]:
-    """Two colours (3,) in [0, 1] whose luma differs by at least `contrast`, either of them the lighter."""
-    luma = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601-7, 2.5.1
-    while True:
-        first, second = rng.random((2, 3), dtype=np.float32)
-        if abs(float(luma @ (first - second))) >= contrast:
-            return first, second
+    """Two muted colours (3,) in [0, 1] whose lightness differs by at least `contrast`, either of them the lighter.
+
+    Muted, because a picture that its colours alone tell from all others teaches a network nothing but colours.
+    """
+    first, second = rng.uniform(0.15, 0.85, 2)
+    while abs(first - second) < contrast:
+        first, second = rng.uniform(0.15, 0.85, 2)
+    tints = rng.uniform(-0.15, 0.15, (2, 3)).astype(np.float32)
+    return first + tints[0], second + tints[1]
 
 
 def draw_shape(name: str, *, size: int = 96, seed: int | tuple[int, ...] = 0) -> NDArray[np.uint8]:
@@ -149,7 +152,7 @@ def draw_shape(name: str, *, size: int = 96, seed: int | tuple[int, ...] = 0) ->
     x, y = at[None, :], at[:, None]
 
     # The shape: anywhere where at least most of it lies inside, upright or turned, whole or stretched a little.
-    radius = rng.uniform(0.24, 0.42)
+    radius = rng.uniform(0.3, 0.46)
     centre_x, centre_y = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2)
     turn = rng.uniform(0, 2 * np.pi)
     stretch = np.exp(rng.uniform(-0.2, 0.2))
@@ -214,7 +217,13 @@ def make_shapes(
             f"make_shapes: n_per_class={n_per_class} must be at least 1 and n_val_per_class={n_val_per_class} at least 0."
         )
     root = Path(root)
-    settings = dict(version=1, n_per_class=n_per_class, n_val_per_class=n_val_per_class, size=size, seed=seed)
+    settings = {
+        "version": 1,
+        "n_per_class": n_per_class,
+        "n_val_per_class": n_val_per_class,
+        "size": size,
+        "seed": seed,
+    }
     done = root / "shapes.json"  # written last, so a set cut short is drawn again
     if done.exists() and json.loads(done.read_text()) == settings:
         return root

@@ -83,7 +83,9 @@ class Embeddings:
                     archive[name] for name in ("features", "targets", "filenames", "classes")
                 )
         except (KeyError, ValueError, EOFError, TypeError) as error:
-            raise ValueError(f"Embeddings.load: {os.fspath(path)} is not what Embeddings.save writes ({error}).") from error
+            raise ValueError(
+                f"Embeddings.load: {os.fspath(path)} is not what Embeddings.save writes ({error})."
+            ) from error
         return Embeddings(torch.from_numpy(features), torch.from_numpy(targets), filenames.tolist(), classes.tolist())
 
 
@@ -180,7 +182,9 @@ def load_backbone(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, An
     """
     file = Path(path) / "checkpoint.pt" if Path(path).is_dir() else Path(path)
     if not file.exists():
-        raise FileNotFoundError(f"load_backbone: there is no {file}; give the folder that pretrain wrote, or its checkpoint.pt.")
+        raise FileNotFoundError(
+            f"load_backbone: there is no {file}; give the folder that pretrain wrote, or its checkpoint.pt."
+        )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -1,4 +1,4 @@
-"""Nearest neighbours in feature space by cosine: the usual measure of what a backbone has learned, and a way to look at it.
+"""Nearest neighbours in feature space, by cosine: the usual measure of what a backbone has learned.
 
 The similarities of all queries with all images are never stored whole: queries pass in blocks.
 """
@@ -80,7 +80,9 @@ def knn_accuracy(train: Embeddings, test: Embeddings | None = None, k: int = 20,
     return (knn_predict(train, test, k=k, temperature=temperature) == asked.targets).double().mean().item()
 
 
-def neighbours(embeddings: Embeddings, queries: Embeddings | Sequence[int] | Tensor, k: int = 10) -> tuple[Tensor, Tensor]:
+def neighbours(
+    embeddings: Embeddings, queries: Embeddings | Sequence[int] | Tensor, k: int = 10
+) -> tuple[Tensor, Tensor]:
     """The k images nearest to each query.
 
     Args:
@@ -104,7 +106,9 @@ def neighbours(embeddings: Embeddings, queries: Embeddings | Sequence[int] | Ten
         rows = torch.as_tensor(queries, dtype=torch.int64)
         wrong = [row for row in rows.tolist() if not 0 <= row < len(embeddings)]
         if wrong:
-            raise IndexError(f"neighbours: there is no row {wrong[0]}; the embeddings have rows 0 to {len(embeddings) - 1}.")
+            raise IndexError(
+                f"neighbours: there is no row {wrong[0]}; the embeddings have rows 0 to {len(embeddings) - 1}."
+            )
         found = list(_nearest("neighbours", embeddings, embeddings[rows], rows, k))
     if not found:
         return torch.empty(0, k), torch.empty(0, k, dtype=torch.int64)
@@ -132,4 +136,5 @@ def _nearest(
         similarity = asked @ keys.T
         if rows is not None:
             similarity[torch.arange(len(asked)), rows[start : start + block]] = -torch.inf
-        yield tuple(similarity.topk(k))
+        values, index = similarity.topk(k)
+        yield values, index

@@ -8,14 +8,14 @@ numbers a row).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastssl.loss import _tiles
+from fastssl.loss._operators import refuse_second_derivative
 from fastssl.models._gather import gather_rows
 
 __all__ = ["ntxent_mean"]
@@ -42,16 +42,15 @@ class _NTXentOfAllProcesses(torch.autograd.Function):
             units = [_tiles.unit_rows(rows)[0] for rows in gathered]
             remote = units[:rank] + units[rank + 1 :]
             losses, stats = _tiles.ntxent_forward(units[rank], remote, temperature)
-        ctx.save_for_backward(losses, stats, *gathered)
+        ctx.save_for_backward(z, losses, stats, *gathered)
         ctx.temperature, ctx.rank = temperature, rank
         return losses, sum(len(rows) for rows in gathered) / len(gathered)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, None]:
-        losses, (total, shift), *gathered = ctx.saved_tensors
+        z, losses, (total, shift), *gathered = ctx.saved_tensors
         rank = ctx.rank
-        with torch.autocast(losses.device.type, enabled=False):
+        with torch.autocast(z.device.type, enabled=False), torch.no_grad():
             own_stats = torch.stack([grad / total, shift])
             all_stats = [stats.t() for stats in gather_rows(own_stats.t().contiguous())]
             unit, norm = _tiles.unit_rows(gathered[rank])
@@ -61,4 +60,17 @@ class _NTXentOfAllProcesses(torch.autograd.Function):
                 if other != rank
             )
             grad_unit = _tiles.ntxent_backward(unit, losses, grad, own_stats, remote, ctx.temperature)
-            return _tiles.unit_rows_backward(grad_unit, unit, norm, gathered[rank].dtype), None
+            grad_z = _tiles.unit_rows_backward(grad_unit, unit, norm, z.dtype)
+        return _OnceDifferentiable.apply(grad_z, z, grad), None
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    """A gradient, made to depend on what it was computed from, so that its own gradient is an error and not zero."""
+
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, *inputs: Tensor) -> Tensor:
+        return result.view_as(result)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
+        refuse_second_derivative(ctx, *grads)

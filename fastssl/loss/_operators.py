@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastssl.loss import _tiles
 
-__all__ = ["infonce_losses", "ntxent_losses"]
+__all__ = ["infonce_losses", "ntxent_losses", "refuse_second_derivative"]
 
 
 def ntxent_losses(z: Tensor, temperature: float) -> Tensor:
@@ -116,7 +116,8 @@ def _differentiate_infonce(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, T
     return grad_query, grad_key, None, None, None
 
 
-def _refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:
+def refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:
+    """The backward pass of a backward pass."""
     raise NotImplementedError(
         "NTXentLoss: second derivatives were asked for (create_graph=True, then backward); the fused loss has first "
         "derivatives only, so for a gradient penalty write the loss with torch.nn.functional.cross_entropy on z @ z.T."
@@ -125,5 +126,5 @@ def _refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:
 
 _ntxent.register_autograd(_differentiate_ntxent, setup_context=_keep_ntxent)
 _infonce.register_autograd(_differentiate_infonce, setup_context=_keep_infonce)
-_ntxent_backward.register_autograd(_refuse_second_derivative)
-_infonce_backward.register_autograd(_refuse_second_derivative)
+_ntxent_backward.register_autograd(refuse_second_derivative)
+_infonce_backward.register_autograd(refuse_second_derivative)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-import torchvision.io
 from torch import Tensor
 
 from fastssl._native import _C, DecodeError
@@ -18,15 +17,13 @@ __all__ = ["Encoded", "decode", "decode_other", "to_image"]
 
 Encoded = bytes | bytearray | memoryview | Tensor | str | os.PathLike[str]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-
 
 def decode(data: Encoded) -> Tensor:
     """One image, decoded to 8-bit RGB.
 
-    JPEG goes through libjpeg-turbo, PNG and WebP through torchvision.io, everything else through Pillow. Grayscale,
-    palette, CMYK and transparent images become RGB as with Pillow's `convert("RGB")`; 16 bits are scaled to 8. The EXIF
-    orientation is not applied, as Pillow and torchvision do not.
+    JPEG goes through libjpeg-turbo, everything else through Pillow. Grayscale, palette, CMYK and transparent images become
+    RGB as with Pillow's `convert("RGB")`; 16 bits are scaled to 8. The EXIF orientation is not applied, as Pillow and
+    torchvision do not.
 
     Args:
         data: A path, or the encoded bytes (as bytes or as a uint8 tensor of one dimension).
@@ -85,28 +82,22 @@ def decode_other(encoded: Any) -> Tensor:
     """Decodes what is not JPEG; see `decode`. Takes anything with a buffer."""
     content = bytes(encoded)
     try:
-        if content.startswith(_PNG) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP"):
-            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            image = torchvision.io.decode_image(data, mode=torchvision.io.ImageReadMode.RGB)
-            return _to_8_bits(image).permute(1, 2, 0).contiguous()
         with PIL.Image.open(io.BytesIO(content)) as picture:
             return _from_pil(picture)
     except PIL.UnidentifiedImageError as error:
         raise DecodeError(f"no image format that is known; it begins with {content[:12]!r}") from error
-    except (RuntimeError, OSError, ValueError, SyntaxError, EOFError) as error:  # what torchvision and Pillow raise
-        raise DecodeError(f"damaged image: {' '.join(str(error).split())[:300]}") from error
-
-
-def _to_8_bits(image: Tensor) -> Tensor:
-    if image.dtype == torch.uint16:
-        return ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
-    return image
+    except PIL.Image.DecompressionBombError as error:
+        raise DecodeError(f"too many pixels: {error}") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow raises for damaged files
+        raise DecodeError(f"damaged image: {error}") from error
 
 
 def _from_pil(picture: PIL.Image.Image) -> Tensor:
     if picture.mode in ("I;16", "I;16B", "I;16L", "I;16N") or (picture.mode == "I" and picture.format == "PNG"):
         gray = np.asarray(picture).astype(np.int32)  # Pillow would clip at 255 instead of scaling
         return torch.from_numpy(((gray + 128) // 257).clip(0, 255).astype(np.uint8))[:, :, None].expand(-1, -1, 3).contiguous()
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # Pillow asks for this step
     return torch.from_numpy(np.array(picture.convert("RGB")))
 
 
@@ -114,8 +105,9 @@ def to_image(image: Any) -> Tensor:
     """Pixels of whatever a data set returns as an image.
 
     Args:
-        image: A PIL image; a uint8 array, (H, W, 3), (H, W, 1) or (H, W); a uint8 tensor, (3, H, W), (1, H, W) or (H, W); a
-            path; encoded bytes; or a uint8 tensor of one dimension, which is taken as encoded bytes.
+        image: A PIL image; a uint8 array, (H, W, 3), (H, W, 1) or (H, W); a tensor, (3, H, W), (1, H, W) or (H, W), uint8 or
+            float in [0, 1], which is rounded to 8 bits; a path; encoded bytes; or a uint8 tensor of one dimension, which is
+            taken as encoded bytes.
 
     Returns:
         Pixels, (H, W, 3), uint8; a view of the memory given where that is possible.
@@ -132,13 +124,15 @@ def to_image(image: Any) -> Tensor:
     if isinstance(image, Tensor) and image.dim() == 1:
         return decode(image)
     if isinstance(image, Tensor):
-        if image.dtype == torch.uint8 and image.dim() == 2:
+        if image.dtype.is_floating_point and image.numel() and 0 <= image.min() and image.max() <= 1:
+            image = (image * 255).round().to(torch.uint8)
+        if image.dtype == torch.uint8 and image.dim() == 2 and image.numel():
             return image[:, :, None].expand(-1, -1, 3).contiguous()
         if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[0] in (1, 3) and image.numel():
             return image.permute(1, 2, 0).expand(-1, -1, 3).contiguous()
         raise TypeError(
-            f"to_image: got a tensor of {image.dtype} and shape {tuple(image.shape)}; an image is uint8 and (3, H, W), "
-            "(1, H, W) or (H, W). Views are made from 8-bit images, so convert before normalizing."
+            f"to_image: got a tensor of {image.dtype} and shape {tuple(image.shape)}; an image is (3, H, W), (1, H, W) or (H, W), "
+            "and uint8 or float in [0, 1]. Views are made from 8-bit images, so pass them before they are normalized."
         )
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.ndim == 2 and image.size:

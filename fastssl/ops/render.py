@@ -75,6 +75,7 @@ def render(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     threads: int | None = None,
+    out: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Makes the views of a batch of images, as a plan says.
 
@@ -87,9 +88,10 @@ def render(
         dtype: float32, float16, bfloat16, or uint8 (which needs views that are not normalized).
         channels_last: Whether the memory of the result is in the order (B, S, S, 3).
         threads: At most so many threads; None for `fastssl.get_num_threads()`.
+        out: V tensors to write into, of the result's shapes, type and memory format; None for new ones.
 
     Returns:
-        V tensors, (B, 3, S, S), S being the view's size.
+        V tensors, (B, 3, S, S), S being the view's size; `out` if that was given.
 
     Raises:
         ValueError: The plan does not fit the images or the recipe, or the type cannot be had.
@@ -108,8 +110,27 @@ def render(
             f"{len(PLAN_FIELDS)} numbers a view need {(len(images), len(recipe), len(PLAN_FIELDS))}."
         )
     count = get_num_threads() if threads is None else check_threads("render", threads)
+    if out is not None:
+        _check_out(out, len(images), encoded, dtype, channels_last)
+        _render_into(list(images), data, encoded, dtype, channels_last, count, out)
+        return list(out)
     call = _render_op if torch.compiler.is_compiling() else _render
     return call(list(images), data, encoded, dtype, channels_last, count)
+
+
+def _check_out(out: Sequence[Tensor], n: int, encoded: str, dtype: torch.dtype, channels_last: bool) -> None:
+    views = native_views(encoded)
+    if len(out) != len(views):
+        raise ValueError(f"render: out has {len(out)} tensors; the recipe has {len(views)} views.")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for i, (tensor, view) in enumerate(zip(out, views, strict=True)):
+        shape = (n, 3, view.size, view.size)
+        right = tensor.shape == shape and tensor.dtype == dtype and tensor.device.type == "cpu"
+        if not right or not tensor.is_contiguous(memory_format=layout):
+            raise ValueError(
+                f"render: out[{i}] is {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}, with strides {tensor.stride()}; it "
+                f"must be {shape}, {dtype}, on the CPU, in {layout}."
+            )
 
 
 def _outputs(n: int, encoded: str, dtype: torch.dtype, channels_last: bool) -> list[Tensor]:
@@ -122,6 +143,20 @@ def _outputs(n: int, encoded: str, dtype: torch.dtype, channels_last: bool) -> l
 def _render(
     images: list[Tensor], plan: Tensor, recipe: str, dtype: torch.dtype, channels_last: bool, threads: int
 ) -> list[Tensor]:
+    out = _outputs(len(images), recipe, dtype, channels_last)
+    _render_into(images, plan, recipe, dtype, channels_last, threads, out)
+    return out
+
+
+def _render_into(
+    images: list[Tensor],
+    plan: Tensor,
+    recipe: str,
+    dtype: torch.dtype,
+    channels_last: bool,
+    threads: int,
+    out: Sequence[Tensor],
+) -> None:
     table = []
     for i, image in enumerate(images):
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3 or image.device.type != "cpu":
@@ -133,11 +168,9 @@ def _render(
             image = images[i] = image.contiguous()
         table.append((image.data_ptr(), image.shape[0], image.shape[1], image.stride(0)))
     plan = plan.contiguous()
-    out = _outputs(len(images), recipe, dtype, channels_last)
     _C.render(
         native_views(recipe), table, plan.data_ptr(), [t.data_ptr() for t in out], DTYPES[dtype], channels_last, threads
     )
-    return out
 
 
 @torch.library.custom_op("fastssl::render", mutates_args=())

@@ -79,6 +79,8 @@ def _event_writer(folder: Path, from_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        _log.warning("No TensorBoard files: tensorboard is not installed (pip install tensorboard). metrics.csv has all numbers.")
+        _log.warning(
+            "No TensorBoard files: tensorboard is not installed (pip install tensorboard). metrics.csv has all numbers."
+        )
         return None
     return SummaryWriter(str(folder), purge_step=from_step + 1 if from_step else None)

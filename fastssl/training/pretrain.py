@@ -149,22 +149,22 @@ def pretrain(
             f"batch_size={max(2, len(source))} or less."
         )
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    config: dict[str, Any] = dict(
-        method=method,
-        backbone=backbone,
-        stem=stem,
-        epochs=epochs,
-        batch_size=batch_size,
-        input_size=input_size,
-        lr=kind.settings.lr * batch_size / 256 if lr is None else float(lr),
-        weight_decay=kind.settings.weight_decay if weight_decay is None else float(weight_decay),
-        temperature=kind.settings.temperature if temperature is None else float(temperature),
-        seed=seed,
-        precision=_resolve_precision(precision, place),
-        on_error=on_error,
-        keep=1.0 if input_size <= SMALL_IMAGE else 0.875,  # for evaluation, see fastssl.recipes.evaluation
-        images=_fingerprint(source),
-    )
+    config: dict[str, Any] = {
+        "method": method,
+        "backbone": backbone,
+        "stem": stem,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "input_size": input_size,
+        "lr": kind.settings.lr * batch_size / 256 if lr is None else float(lr),
+        "weight_decay": kind.settings.weight_decay if weight_decay is None else float(weight_decay),
+        "temperature": kind.settings.temperature if temperature is None else float(temperature),
+        "seed": seed,
+        "precision": _resolve_precision(precision, place),
+        "on_error": on_error,
+        "keep": 1.0 if input_size <= SMALL_IMAGE else 0.875,  # for evaluation, see fastssl.recipes.evaluation
+        "images": _fingerprint(source),
+    }
     for name in ("lr", "temperature"):
         if not 0 < config[name] < math.inf:
             raise ValueError(f"pretrain: {name}={config[name]} must be above 0; None takes the method's.")
@@ -345,7 +345,7 @@ class _Window:
                 "tenth), a higher temperature, or precision='float32'; the last checkpoint is from before and untouched."
             )
         rate = self.images / (time.perf_counter() - self.start)
-        self.metrics.write(dict(step=step, epoch=epoch, loss=loss, lr=lr, images_per_second=rate))
+        self.metrics.write({"step": step, "epoch": epoch, "loss": loss, "lr": lr, "images_per_second": rate})
         self.clear()
         return loss
 

@@ -1,6 +1,6 @@
 """What a view is, recipes of views, and lightly's transform classes."""
 
-from fastssl.transforms.multi_view_transform import MultiViewTransform
+from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.simclr_transform import SimCLRTransform, SimCLRViewTransform
 from fastssl.transforms.view import (
@@ -35,4 +35,5 @@ __all__ = [
     "SimCLRViewTransform",
     "Solarize",
     "View",
+    "ViewTransform",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastssl import ops
+from fastssl.ops.shared import empty_batch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import View
 
@@ -112,6 +113,7 @@ def render_drawn(
     *,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
+    batch: bool = False,
 ) -> list[Tensor]:
     """Draws a plan with a key from torch's default generator and renders all views of all images in one call.
 
@@ -120,6 +122,7 @@ def render_drawn(
         recipe: The V views.
         dtype: Of the views.
         channels_last: Whether the views are stored channels last.
+        batch: Whether the result leaves a DataLoader's worker as it is, so that it had better be in shared memory.
 
     Returns:
         V tensors (B, 3, S, S), B the number of images.
@@ -127,7 +130,12 @@ def render_drawn(
     seed = int(torch.randint(2**63 - 1, ()).item())
     sizes = [(image.shape[0], image.shape[1]) for image in images]
     plan = Plan.draw(recipe, sizes, seed=seed)
-    return ops.render(images, plan, recipe, dtype=dtype, channels_last=channels_last)
+    out = None
+    if batch and channels_last:
+        out = [empty_batch((len(images), v.size, v.size, 3), dtype).permute(0, 3, 1, 2) for v in recipe]
+    elif batch:
+        out = [empty_batch((len(images), 3, v.size, v.size), dtype) for v in recipe]
+    return ops.render(images, plan, recipe, dtype=dtype, channels_last=channels_last, out=out)
 
 
 def view_of(transform: object) -> View | None:

@@ -1,0 +1,44 @@
+"""Joins the reports of one GPU run, and pytest-benchmark's, into benchmarks/results/<device>-<commit>.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+
+
+def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
+    """The report of a file that pytest-benchmark wrote."""
+    results = [
+        {
+            "task": b["group"],
+            "contender": b["name"],
+            "median_s": b["stats"]["median"],
+            "min_s": b["stats"]["min"],
+            "iqr_s": b["stats"]["iqr"],
+            "rounds": b["stats"]["rounds"],
+            **b["extra_info"],
+        }
+        for b in data["benchmarks"]
+    ]
+    return {**harness.report("micro", results), "command": "pytest benchmarks/test_micro.py"}
+
+
+def main(paths: list[Path]) -> None:
+    if not paths:
+        raise SystemExit("gather.py: give the JSON files to join")
+    data = [json.loads(path.read_text()) for path in paths]
+    joined = [d if "benchmark" in d else from_pytest(d) for d in data]
+    name = f"{harness.slug(joined[0]['machine'])}-{harness.commit().removesuffix('+')}.json"
+    for folder in filter(None, [str(harness.RESULTS), os.environ.get("OUT")]):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / name).write_text(json.dumps(joined, indent=1) + "\n")
+        print(f"wrote {Path(folder) / name}")
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:] if Path(argument).is_file()])
