@@ -69,7 +69,7 @@ build: $(VENV)/.installed $(VENV)/.built
 
 .PHONY: demo
 demo: build
-	$(VENV)/bin/fastssl demo --out runs/demo $(if $(DATA),--data "$(DATA)")
+	$(VENV)/bin/fastssl demo $(if $(DATA),"$(DATA)") --out runs/demo
 
 .PHONY: test
 test: build
@@ -107,7 +107,7 @@ sanitize: $(VENV)/.installed
 	$(WITH_TOOLS) ctest --test-dir $(SANITIZE) --output-on-failure
 	cd fastssl && find . -name '*.py' -exec cp --parents -t ../$(SANITIZE)/site/fastssl {} +
 	OMP_NUM_THREADS=$(THREADS) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(abspath $(SANITIZE))/site \
-	  LD_PRELOAD="$(RUNTIME)" $(VENV)/bin/pytest tests -p no:cacheprovider -m "not slow" $(ARGS)
+	  LD_PRELOAD="$(RUNTIME)" $(VENV)/bin/pytest tests -p no:cacheprovider $(ARGS)
 
 .PHONY: gpu-check
 gpu-check:

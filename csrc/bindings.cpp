@@ -45,7 +45,8 @@ std::shared_ptr<void> keep(py::object object) {
 cpu::Fetched to_fetched(const py::tuple& from) {
   cpu::Fetched out;
   if (from.size() == 5) {
-    out.image = {pointer<const uint8_t>(from[0].cast<uintptr_t>()), from[1].cast<int>(), from[2].cast<int>(), from[3].cast<int64_t>()};
+    out.image = {pointer<const uint8_t>(from[0].cast<uintptr_t>()), from[1].cast<int>(), from[2].cast<int>(),
+                 from[3].cast<int64_t>()};
     out.owner = keep(from[4]);
   } else {
     out.bytes = pointer<const uint8_t>(from[0].cast<uintptr_t>());
@@ -84,11 +85,13 @@ class PyEngine {
   }
   ~PyEngine() { close(); }
 
-  std::shared_ptr<cpu::Job> submit(const std::vector<std::pair<int64_t, int64_t>>& index_and_position, uint32_t epoch, uint32_t repeat,
-                                   std::vector<std::string> paths, const std::vector<uintptr_t>& outputs, cpu::DType dtype,
-                                   bool channels_last, uintptr_t plans) {
+  std::shared_ptr<cpu::Job> submit(const std::vector<std::pair<int64_t, int64_t>>& index_and_position, uint32_t epoch,
+                                   uint32_t repeat, std::vector<std::string> paths,
+                                   const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last,
+                                   uintptr_t plans) {
     if (outputs.size() != view_count_) throw std::invalid_argument("submit: one output a view is needed");
-    if (!paths.empty() && paths.size() != index_and_position.size()) throw std::invalid_argument("submit: one path a sample is needed");
+    if (!paths.empty() && paths.size() != index_and_position.size())
+      throw std::invalid_argument("submit: one path a sample is needed");
     std::vector<cpu::Sample> samples(index_and_position.size());
     for (size_t i = 0; i < samples.size(); ++i) {
       samples[i].index = index_and_position[i].first;
@@ -130,8 +133,9 @@ cpu::JpegDecoder& jpeg_decoder() {
   return decoder;
 }
 
-void render(const std::vector<core::ViewSpec>& views, const std::vector<std::tuple<uintptr_t, int, int, int64_t>>& images,
-            uintptr_t plans, const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
+void render(const std::vector<core::ViewSpec>& views,
+            const std::vector<std::tuple<uintptr_t, int, int, int64_t>>& images, uintptr_t plans,
+            const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
   const py::gil_scoped_release release;
   const auto* plan = pointer<const core::ViewPlan>(plans);
   const size_t v_count = views.size();
@@ -140,13 +144,14 @@ void render(const std::vector<core::ViewSpec>& views, const std::vector<std::tup
     const auto& [address, height, width, stride] = images[size_t(i)];
     const cpu::ImageView image{pointer<const uint8_t>(address), height, width, stride};
     for (size_t v = 0; v < v_count; ++v) {
-      renderer.render(image, views[v], plan[size_t(i) * v_count + v], {pointer<void>(outputs[v]), dtype, channels_last}, i);
+      renderer.render(image, views[v], plan[size_t(i) * v_count + v], {pointer<void>(outputs[v]), dtype, channels_last},
+                      i);
     }
   });
 }
 
-void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<int, int>>& sizes, uint64_t seed, uint32_t epoch,
-          const std::vector<int64_t>& indices, uint32_t repeat, uintptr_t plans) {
+void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<int, int>>& sizes, uint64_t seed,
+          uint32_t epoch, const std::vector<int64_t>& indices, uint32_t repeat, uintptr_t plans) {
   auto* plan = pointer<core::ViewPlan>(plans);
   for (size_t i = 0; i < sizes.size(); ++i) {
     for (size_t v = 0; v < views.size(); ++v) {
@@ -162,9 +167,9 @@ void set_array(T (&to)[N], const std::vector<T>& from, const char* name) {
   for (size_t i = 0; i < N; ++i) to[i] = from[i];
 }
 
-#define FASTSSL_ARRAY(name)                                                                                       \
-  def_property(                                                                                                   \
-      #name, [](const core::ViewSpec& s) { return std::vector(std::begin(s.name), std::end(s.name)); },           \
+#define FASTSSL_ARRAY(name)                                                                             \
+  def_property(                                                                                         \
+      #name, [](const core::ViewSpec& s) { return std::vector(std::begin(s.name), std::end(s.name)); }, \
       [](core::ViewSpec& s, const std::vector<std::decay_t<decltype(s.name[0])>>& v) { set_array(s.name, v, #name); })
 
 }  // namespace
@@ -174,8 +179,12 @@ PYBIND11_MODULE(_C, m) {
 
   py::register_exception<cpu::DecodeError>(m, "DecodeError", PyExc_ValueError);
 
-  py::enum_<core::CropKind>(m, "CropKind").value("random", core::CropKind::Random).value("center", core::CropKind::Center);
-  py::enum_<core::Filter>(m, "Filter").value("bilinear", core::Filter::Bilinear).value("bicubic", core::Filter::Bicubic);
+  py::enum_<core::CropKind>(m, "CropKind")
+      .value("random", core::CropKind::Random)
+      .value("center", core::CropKind::Center);
+  py::enum_<core::Filter>(m, "Filter")
+      .value("bilinear", core::Filter::Bilinear)
+      .value("bicubic", core::Filter::Bicubic);
   py::enum_<core::Step>(m, "Step")
       .value("jitter", core::Step::Jitter)
       .value("grayscale", core::Step::Grayscale)
@@ -219,15 +228,16 @@ PYBIND11_MODULE(_C, m) {
             s.step_count = int32_t(steps.size());
           });
 
-  m.attr("PLAN_FIELDS") = py::tuple(py::cast(std::vector<std::string>(std::begin(core::kPlanFields), std::end(core::kPlanFields))));
+  m.attr("PLAN_FIELDS") =
+      py::tuple(py::cast(std::vector<std::string>(std::begin(core::kPlanFields), std::end(core::kPlanFields))));
   m.attr("FIRST_RESERVED_VIEW") = core::kFirstReservedView;
 
   m.def("philox4x32", [](std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
     const core::Random4 r = core::philox4x32(c[0], c[1], c[2], c[3], k[0], k[1]);
     return py::make_tuple(r.v[0], r.v[1], r.v[2], r.v[3]);
   });
-  m.def("draw", &draw, py::arg("views"), py::arg("sizes"), py::arg("seed"), py::arg("epoch"), py::arg("indices"), py::arg("repeat"),
-        py::arg("plans"));
+  m.def("draw", &draw, py::arg("views"), py::arg("sizes"), py::arg("seed"), py::arg("epoch"), py::arg("indices"),
+        py::arg("repeat"), py::arg("plans"));
   m.def("draw_permutation", [](uint64_t seed, uint32_t epoch, int64_t n, uintptr_t out) {
     const py::gil_scoped_release release;
     core::draw_permutation(seed, epoch, n, pointer<int64_t>(out));
@@ -260,16 +270,17 @@ PYBIND11_MODULE(_C, m) {
         return out;
       });
   py::class_<PyEngine>(m, "Engine")
-      .def(py::init<int, std::vector<core::ViewSpec>, uint64_t, py::function, py::function>(), py::arg("threads"), py::arg("views"),
-           py::arg("seed"), py::arg("fetch"), py::arg("decode_other"))
-      .def("submit", &PyEngine::submit, py::arg("samples"), py::arg("epoch"), py::arg("repeat"), py::arg("paths"), py::arg("outputs"),
-           py::arg("dtype"), py::arg("channels_last"), py::arg("plans"))
+      .def(py::init<int, std::vector<core::ViewSpec>, uint64_t, py::function, py::function>(), py::arg("threads"),
+           py::arg("views"), py::arg("seed"), py::arg("fetch"), py::arg("decode_other"))
+      .def("submit", &PyEngine::submit, py::arg("samples"), py::arg("epoch"), py::arg("repeat"), py::arg("paths"),
+           py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("plans"))
       .def("close", &PyEngine::close)
       .def("times", &PyEngine::times);
 
   py::class_<cpu::BufferPool::Lease, std::shared_ptr<cpu::BufferPool::Lease>>(m, "Lease", py::buffer_protocol())
       .def_buffer([](cpu::BufferPool::Lease& lease) {
-        return py::buffer_info(lease.data(), 1, py::format_descriptor<uint8_t>::format(), 1, {ssize_t(lease.size())}, {ssize_t(1)});
+        return py::buffer_info(lease.data(), 1, py::format_descriptor<uint8_t>::format(), 1, {ssize_t(lease.size())},
+                               {ssize_t(1)});
       });
   py::class_<cpu::BufferPool, std::shared_ptr<cpu::BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), py::arg("kept"))

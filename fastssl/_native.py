@@ -6,14 +6,14 @@ import os
 from typing import Any
 
 try:
-    from fastssl import _C
+    import fastssl._C as _C
 except ImportError as error:
     raise ImportError(
         f"fastssl: its native code could not be loaded ({error}). In a checkout, build it with `make build`; "
         "elsewhere, install again with `pip install --force-reinstall --no-deps fastssl-vision`."
     ) from error
 
-__all__ = ["DecodeError", "PLAN_FIELDS", "available_cpus", "build_info", "has_cuda", "philox"]
+__all__ = ["_C", "DecodeError", "PLAN_FIELDS", "available_cpus", "build_info", "has_cuda", "philox"]
 
 DecodeError = _C.DecodeError
 DecodeError.__module__ = "fastssl"

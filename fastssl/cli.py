@@ -186,7 +186,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     speed = _loader_speed(train, size, batch_size, arguments.threads)
     print(
-        f"Loader alone: {speed['images_per_second']:,.0f} images/s, two {size} px views each, {speed['threads']} threads"
+        f"Loader alone: {speed['images_per_second']:,.0f} images/s, views of {size} px, two each, {speed['threads']} threads"
     )
 
     torch.manual_seed(seed)
@@ -221,7 +221,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         gain = 100 * (after.accuracy - before.accuracy)
         print(f"k-NN accuracy, trained:   {_percent(after.accuracy)} ({gain:+.1f} points)")
     else:
-        print("No k-NN accuracy: the images have no labels. Class folders (cats/1.jpg, dogs/2.jpg) would give one.")
+        print("No k-NN accuracy: no labels. Class folders (cats/1.jpg, dogs/2.jpg) would give one.")
     report = _report(out, train, held_out, result, before, after, speed, arguments)
     size_kb = report.stat().st_size / 1e3
     print(f"Report: {report} ({size_kb:,.0f} kB; open it in a browser)")
@@ -262,7 +262,7 @@ def _shapes(out: Path) -> tuple[Source, Source, str]:
         train,
         held_out,
         (
-            f"Images: {len(train):,} to train on and {len(held_out):,} held out, {len(CLASSES)} classes of textured shapes, "
+            f"Images: {len(train):,} to train on and {len(held_out):,} held out, {len(CLASSES)} classes of shapes, "
             f"in {root} (drawn in {time.perf_counter() - began:.0f} s)"
         ),
     )
@@ -277,9 +277,7 @@ def _own_images(root: Path) -> tuple[Source, Source | None, str]:
             return few, some, _told(root, len(train) + len(held_out), few, some)
     whole = ImageFolder(root)
     if len(whole) < 4:
-        raise ValueError(
-            f"{root} holds {len(whole)} images; give a folder of at least 4, some hundreds to learn anything."
-        )
+        raise ValueError(f"{root} holds {len(whole)} images; give 4 at least, and some hundreds to learn anything.")
     if len(whole.classes) < 2:
         few = _some(whole, _DEMO_MOST_IMAGES)
         return few, None, _told(root, len(whole), few, None)
@@ -334,7 +332,7 @@ def _accuracy(
 
 def _features(network: torch.nn.Module, source: Source, arguments: argparse.Namespace) -> Embeddings:
     size = arguments.input_size
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     keep = 1.0 if size <= SMALL_IMAGE else 0.875
     return embed(network, source, input_size=size, keep=keep, threads=arguments.threads, on_error="skip")
 

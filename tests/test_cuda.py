@@ -30,7 +30,7 @@ def test_build_info_names_what_was_built():
 def test_a_machine_without_a_gpu_is_told_so():
     if _native.has_cuda():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(RuntimeError, match="CUDA|driver|device"):
+    with pytest.raises(RuntimeError, match=r"CUDA|driver|device"):
         probe(0, torch.rand(4, 3), 0.75)
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from loading import RECIPE, Memory, joined, pictures
@@ -82,11 +83,6 @@ def test_another_seed_gives_another_order_and_other_pixels(seed, two_epochs):
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 
-def samples(batches):
-    """What every batch holds, to compare streams that are cut differently."""
-    return joined(batches)
-
-
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("prefetch", [0, 2, 9])
 def test_resuming_gives_the_remaining_batches(after, prefetch):
@@ -128,7 +124,7 @@ def test_resuming_with_other_ranks_goes_on_at_the_same_sample():
         part = load(batch_size=3, rank=rank, world_size=2, drop_last=True)
         part.load_state_dict(state)
         streams.append([batch.indices.tolist() for batch in part])
-    assert sum(itertools.chain(*zip(*streams, strict=True)), []) == rest[: 15 // 6 * 6]
+    assert list(itertools.chain.from_iterable(itertools.chain(*zip(*streams, strict=True)))) == rest[: 15 // 6 * 6]
 
 
 def test_a_finished_epoch_resumes_with_the_next():
@@ -191,26 +187,34 @@ def test_ranks_hold_the_slices_of_each_global_batch(world_size, batch_size):
 
 
 def test_every_epoch_visits_every_sample_once():
-    for batch in range(5):
-        indices = joined(load(seed=batch, epochs=3)).indices.view(3, 23)
+    for seed in range(5):
+        indices = joined(load(seed=seed, epochs=3)).indices.view(3, 23)
         assert torch.equal(indices.sort(dim=1).values, torch.arange(23).expand(3, 23))
 
 
-def orders(n: int, count: int) -> Counter:
-    """How often each order of n samples occurs in so many epochs."""
-    view = (View(crop=Crop(size=1), normalize=None),)
-    tiny = [torch.zeros((1, 1, 3), dtype=torch.uint8)] * n
-    loader = fastssl.Loader(Memory(tiny), view, batch_size=n, epochs=count, threads=1, seed=2)
-    return Counter(tuple(batch.indices.tolist()) for batch in loader)
+def uniform_over_orders(drawn: list[tuple[int, ...]]) -> float:
+    """The p-value of a chi-square test over all 24 orders of four."""
+    counts = Counter(drawn)
+    table = [counts[order] for order in itertools.permutations(range(4))]
+    assert sum(table) == len(drawn), "something drawn is no order of four"
+    return float(stats.chisquare(table).pvalue)
 
 
 def test_shuffle_is_uniform():
-    """Chi-square over all 24 orders of 4 samples, significance 1e-3, seed fixed; a bias of 30 % on one is caught."""
-    count = 4800
-    counts = orders(4, count)
-    table = [counts[order] for order in itertools.permutations(range(4))]
-    assert sum(table) == count
-    assert stats.chisquare(table).pvalue > 1e-3
-    biased = [200 * 1.3, *([200 - 60 / 23] * 23)]
-    assert stats.chisquare(biased).pvalue > 1e-3  # what one sample of this size could not tell,
-    assert stats.chisquare([4 * cell for cell in biased]).pvalue < 1e-3  # and what four times as many would
+    """Of four samples, 24,000 epochs; significance 1e-3, seed fixed."""
+    view = (View(crop=Crop(size=1), normalize=None),)
+    tiny = [torch.zeros((1, 1, 3), dtype=torch.uint8)] * 4
+    loader = fastssl.Loader(Memory(tiny), view, batch_size=4, epochs=24_000, threads=1, seed=2)
+    assert uniform_over_orders([tuple(batch.indices.tolist()) for batch in loader]) > 1e-3
+
+
+def test_a_biased_shuffle_would_be_caught():
+    """The classic mistake, each position swapped with any other and not with a later one, at the same sample size."""
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(24_000):
+        order = [0, 1, 2, 3]
+        for i, j in enumerate(rng.integers(0, 4, 4)):
+            order[i], order[j] = order[j], order[i]
+        drawn.append(tuple(order))
+    assert uniform_over_orders(drawn) < 1e-3

@@ -25,7 +25,8 @@ FASTSSL_HD T luma(Rgb<T> p) {
 // factor * v + offset, clamped; offset is (1 - factor) times what is blended with.
 template <typename T>
 FASTSSL_HD Rgb<T> blend(Rgb<T> p, T factor, T offset) {
-  return {clamp01(fused(factor, p.r, offset)), clamp01(fused(factor, p.g, offset)), clamp01(fused(factor, p.b, offset))};
+  return {clamp01(fused(factor, p.r, offset)), clamp01(fused(factor, p.g, offset)),
+          clamp01(fused(factor, p.b, offset))};
 }
 
 // Blends with black.

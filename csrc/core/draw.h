@@ -117,7 +117,7 @@ inline void draw_permutation(uint64_t seed, uint32_t epoch, int64_t n, int64_t* 
     const Random4 r = draw_block(key, 0);
     const int half = int(i & 1) * 2;
     const uint64_t word = uint64_t(r.v[half]) << 32 | r.v[half + 1];
-    const auto j = int64_t((unsigned __int128)(word) * uint64_t(i + 1) >> 64);
+    const auto j = int64_t((unsigned __int128)(word)*uint64_t(i + 1) >> 64);
     std::swap(out[i], out[j]);
   }
 }

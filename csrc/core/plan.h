@@ -49,9 +49,10 @@ struct ViewPlan {
   float source_height = 0, source_width = 0;       // the size for which it was drawn
 };
 
-constexpr const char* kPlanFields[] = {"top",    "left",   "height", "width",     "flip_h",   "flip_v",   "turns",
-                                       "brightness", "contrast", "saturation", "hue", "order0", "order1", "order2",
-                                       "order3", "grayscale", "sigma_px", "solarize", "source_height", "source_width"};
+constexpr const char* kPlanFields[] = {"top",       "left",     "height",     "width",         "flip_h",
+                                       "flip_v",    "turns",    "brightness", "contrast",      "saturation",
+                                       "hue",       "order0",   "order1",     "order2",        "order3",
+                                       "grayscale", "sigma_px", "solarize",   "source_height", "source_width"};
 constexpr int kPlanFieldCount = sizeof(kPlanFields) / sizeof(kPlanFields[0]);
 static_assert(sizeof(ViewPlan) == kPlanFieldCount * sizeof(float), "one name a member");
 

@@ -14,7 +14,8 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
  public:
   class Lease {
    public:
-    Lease(std::shared_ptr<BufferPool> pool, void* data, size_t size) : pool_(std::move(pool)), data_(data), size_(size) {}
+    Lease(std::shared_ptr<BufferPool> pool, void* data, size_t size)
+        : pool_(std::move(pool)), data_(data), size_(size) {}
     ~Lease() { pool_->give_back(data_, size_); }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;

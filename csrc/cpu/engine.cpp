@@ -26,7 +26,8 @@ struct Worker {
 };
 
 int64_t now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
@@ -42,7 +43,10 @@ std::vector<Failure> Job::failures() {
 }
 
 Engine::Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks)
-    : views_(std::move(views)), seed_(seed), callbacks_(std::move(callbacks)), owner_(getpid()),
+    : views_(std::move(views)),
+      seed_(seed),
+      callbacks_(std::move(callbacks)),
+      owner_(getpid()),
       pool_(std::make_unique<ThreadPool>(threads)) {}
 
 void Engine::submit(const std::shared_ptr<Job>& job) {

@@ -31,12 +31,12 @@ struct Fetched {
 
 // Both throw DecodeError with the reason.
 struct Callbacks {
-  std::function<Fetched(int64_t index)> fetch;                              // a sample that has no path
+  std::function<Fetched(int64_t index)> fetch;  // a sample that has no path
   std::function<Fetched(const uint8_t* bytes, size_t size)> decode_other;  // data that is no JPEG
 };
 
 struct Sample {
-  int64_t index = 0;     // in the source
+  int64_t index = 0;  // in the source
   int64_t position = 0;  // in the batch
   uint32_t epoch = 0, repeat = 0;
   std::string path;  // empty: fetch(index)
@@ -66,7 +66,7 @@ class Job {
   friend class Engine;
   const std::vector<Sample> samples;
   const std::vector<Output> outputs;  // one a view
-  core::ViewPlan* const plans;        // batch x views
+  core::ViewPlan* const plans;  // batch x views
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> left;
   std::mutex mutex;

@@ -47,7 +47,9 @@ void cmyk_to_rgb(const uint8_t* from, int n, bool inverted, uint8_t* to) {
 
 }  // namespace
 
-bool is_jpeg(const uint8_t* data, size_t size) { return size >= 3 && data[0] == 0xFF && data[1] == 0xD8 && data[2] == 0xFF; }
+bool is_jpeg(const uint8_t* data, size_t size) {
+  return size >= 3 && data[0] == 0xFF && data[1] == 0xD8 && data[2] == 0xFF;
+}
 
 JpegDecoder::JpegDecoder() : state_(static_cast<State*>(std::calloc(1, sizeof(State)))) {
   if (!state_) throw std::bad_alloc();
@@ -89,8 +91,9 @@ ImageSize JpegDecoder::open(const uint8_t* data, size_t size) {
   jpeg_read_header(&s->info, TRUE);
   if (s->truncated) throw DecodeError("the JPEG ends within its header (truncated)");
   if (int64_t(s->info.image_width) * s->info.image_height > kMaxPixels) {
-    throw DecodeError("the JPEG has " + std::to_string(s->info.image_width) + " x " + std::to_string(s->info.image_height) +
-                      " pixels, more than " + std::to_string(kMaxPixels) + "; scale it down first");
+    throw DecodeError("the JPEG has " + std::to_string(s->info.image_width) + " x " +
+                      std::to_string(s->info.image_height) + " pixels, more than " + std::to_string(kMaxPixels) +
+                      "; scale it down first");
   }
   return {int(s->info.image_height), int(s->info.image_width)};
 }

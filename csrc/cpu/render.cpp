@@ -78,11 +78,13 @@ std::string numbers(float a, float b) { return std::to_string(a) + " and " + std
 // An edited plan is checked here; one that was drawn always passes.
 void check(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan) {
   if (spec.size < 1 || spec.size > kMaxSize) {
-    throw std::invalid_argument("render: a view's size is " + std::to_string(spec.size) + "; it must be from 1 to 16384 pixels");
+    throw std::invalid_argument("render: a view's size is " + std::to_string(spec.size) +
+                                "; it must be from 1 to 16384 pixels");
   }
   if (image.height < 1 || image.width < 1) throw std::invalid_argument("render: an image has no pixel");
   if (plan.source_height != float(image.height) || plan.source_width != float(image.width)) {
-    throw std::invalid_argument("render: the plan was drawn for an image of " + std::to_string(int(plan.source_height)) + " x " +
+    throw std::invalid_argument("render: the plan was drawn for an image of " +
+                                std::to_string(int(plan.source_height)) + " x " +
                                 std::to_string(int(plan.source_width)) + " pixels (height x width), this one has " +
                                 std::to_string(image.height) + " x " + std::to_string(image.width) +
                                 "; draw it with the sizes of these images, in this order");
@@ -90,9 +92,10 @@ void check(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan) {
   const bool inside = plan.top >= 0 && plan.left >= 0 && plan.height > 0 && plan.width > 0 &&
                       plan.top + plan.height <= float(image.height) && plan.left + plan.width <= float(image.width);
   if (!inside) {
-    throw std::invalid_argument("render: the crop (top and left " + numbers(plan.top, plan.left) + ", height and width " +
-                                numbers(plan.height, plan.width) + ") does not lie inside the image of " +
-                                std::to_string(image.height) + " x " + std::to_string(image.width) + " pixels");
+    throw std::invalid_argument("render: the crop (top and left " + numbers(plan.top, plan.left) +
+                                ", height and width " + numbers(plan.height, plan.width) +
+                                ") does not lie inside the image of " + std::to_string(image.height) + " x " +
+                                std::to_string(image.width) + " pixels");
   }
   int seen = 0;
   for (float which : plan.order) seen |= which >= 0 && which <= 3 ? 1 << int(which) : 16;
@@ -320,7 +323,8 @@ struct Renderer::View {
   }
 };
 
-void Renderer::render(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan, const Output& out, int64_t position) {
+void Renderer::render(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan, const Output& out,
+                      int64_t position) {
   check(image, spec, plan);
   View view{*this, image, spec, plan, row_kernels(), spec.size};
   view.prepare_output(out, position);

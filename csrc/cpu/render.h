@@ -52,7 +52,8 @@ class Scratch {
 class Renderer {
  public:
   // Throws std::invalid_argument where the plan does not fit the image or the spec cannot be rendered.
-  void render(const ImageView& image, const core::ViewSpec& spec, const core::ViewPlan& plan, const Output& out, int64_t position);
+  void render(const ImageView& image, const core::ViewSpec& spec, const core::ViewPlan& plan, const Output& out,
+              int64_t position);
 
  private:
   struct View;

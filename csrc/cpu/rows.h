@@ -10,9 +10,7 @@ namespace fastssl::cpu {
 
 enum class DType : int32_t { Float32, Float16, BFloat16, UInt8 };
 
-constexpr int64_t dtype_size(DType dtype) {
-  return dtype == DType::Float32 ? 4 : dtype == DType::UInt8 ? 1 : 2;
-}
+constexpr int64_t dtype_size(DType dtype) { return dtype == DType::Float32 ? 4 : dtype == DType::UInt8 ? 1 : 2; }
 
 // Taps of the horizontal pass: output x sums `count` weights from weight + x * count, over source pixels from first[x]. All
 // outputs have as many, some of them 0: a number that changed from pixel to pixel would be mispredicted at every other one.
@@ -46,7 +44,8 @@ struct RowKernels {
   // The same along a row that has `radius` more floats on either side.
   void (*blur_horizontal)(const float* row, const float* weight, int radius, int n, float* out);
   // scale * v + bias a channel, cast, written as three planes or interleaved; r, g and b are where the three channels go.
-  void (*store)(Planes row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g, void* b, bool interleaved);
+  void (*store)(Planes row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g, void* b,
+                bool interleaved);
 };
 
 // The kernels for this machine; the environment variable FASTSSL_SIMD (generic, v3, v4) asks for fewer.

@@ -149,8 +149,8 @@ int64_t luma_sum(Planes row, int n) {
 }
 
 template <int K, bool kFirst>
-void blur_vertical_group(const float* const* up, const float* const* down, const float* middle, const float* weight, int n,
-                         float* __restrict out) {
+void blur_vertical_group(const float* const* up, const float* const* down, const float* middle, const float* weight,
+                         int n, float* __restrict out) {
   for (int i = 0; i < n; ++i) {
     float sum = kFirst ? weight[0] * middle[i] : out[i];
     for (int k = 1; k <= K; ++k) sum = fused(weight[k], up[-k][i] + down[k][i], sum);
@@ -159,8 +159,8 @@ void blur_vertical_group(const float* const* up, const float* const* down, const
 }
 
 template <bool kFirst>
-void blur_vertical_some(const float* const* up, const float* const* down, const float* middle, const float* weight, int taps,
-                        int n, float* out) {
+void blur_vertical_some(const float* const* up, const float* const* down, const float* middle, const float* weight,
+                        int taps, int n, float* out) {
   switch (taps) {
     case 0: return blur_vertical_group<0, kFirst>(up, down, middle, weight, n, out);
     case 1: return blur_vertical_group<1, kFirst>(up, down, middle, weight, n, out);
@@ -215,7 +215,8 @@ FASTSSL_HD float to_float32(float v) { return v; }
 FASTSSL_HD uint8_t to_uint8(float v) { return uint8_t(int32_t(fused(v, 255.0f, 0.5f))); }
 
 template <typename T, T (*kCast)(float)>
-void store_as(Planes row, int n, const float scale[3], const float bias[3], void* r, void* g, void* b, bool interleaved) {
+void store_as(Planes row, int n, const float scale[3], const float bias[3], void* r, void* g, void* b,
+              bool interleaved) {
   const float* __restrict from[3] = {row.r, row.g, row.b};
   void* to[3] = {r, g, b};
   if (!interleaved) {
@@ -235,7 +236,8 @@ void store_as(Planes row, int n, const float scale[3], const float bias[3], void
   }
 }
 
-void store(Planes row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g, void* b, bool interleaved) {
+void store(Planes row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g, void* b,
+           bool interleaved) {
   switch (dtype) {
     case DType::Float32: return store_as<float, to_float32>(row, n, scale, bias, r, g, b, interleaved);
     case DType::Float16: return store_as<_Float16, to_float16>(row, n, scale, bias, r, g, b, interleaved);
@@ -252,8 +254,18 @@ void store(Planes row, int n, const float scale[3], const float bias[3], DType d
 #define FASTSSL_TABLE(x) FASTSSL_TABLE_(x)
 
 extern const RowKernels FASTSSL_TABLE(FASTSSL_ROWS);
-const RowKernels FASTSSL_TABLE(FASTSSL_ROWS) = {
-    FASTSSL_TEXT(FASTSSL_ROWS), vertical, horizontal,    brightness,      contrast, saturation, hue,
-    grayscale,                  solarize, luma_sum,      blur_vertical,   blur_horizontal, store};
+const RowKernels FASTSSL_TABLE(FASTSSL_ROWS) = {FASTSSL_TEXT(FASTSSL_ROWS),
+                                                vertical,
+                                                horizontal,
+                                                brightness,
+                                                contrast,
+                                                saturation,
+                                                hue,
+                                                grayscale,
+                                                solarize,
+                                                luma_sum,
+                                                blur_vertical,
+                                                blur_horizontal,
+                                                store};
 
 }  // namespace fastssl::cpu

@@ -7,7 +7,8 @@ namespace fastssl::cuda {
 
 namespace {
 constexpr const char* kAbsent =
-    "this build of fastssl has no CUDA; install with nvcc on the PATH (FASTSSL_CUDA=ON makes the build fail where it is missing)";
+    "this build of fastssl has no CUDA; install with nvcc on the PATH (FASTSSL_CUDA=ON makes the build fail where it "
+    "is missing)";
 }
 
 const char* architectures() { return ""; }

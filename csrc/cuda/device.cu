@@ -52,7 +52,8 @@ void core_probe(int device, const float* pixels, int64_t n, float factor, float*
   check(cudaMemcpy(in.data, pixels, size_t(3 * n) * sizeof(float), cudaMemcpyHostToDevice), "copying to the device");
   probe_kernel<<<unsigned((n + 255) / 256), 256>>>(in.data, n, factor, result.data);
   check(cudaGetLastError(), "launching the probe");
-  check(cudaMemcpy(out, result.data, size_t(kProbeOutputs * n) * sizeof(float), cudaMemcpyDeviceToHost), "copying from the device");
+  check(cudaMemcpy(out, result.data, size_t(kProbeOutputs * n) * sizeof(float), cudaMemcpyDeviceToHost),
+        "copying from the device");
 }
 
 }  // namespace fastssl::cuda

@@ -9,8 +9,11 @@ constexpr int kProbeOutputs = 13;
 
 FASTSSL_HD void probe_pixel(const float* in, float factor, float* out) {
   const core::Rgb<float> p{in[0], in[1], in[2]};
-  const core::Rgb<float> results[] = {core::brightness(p, factor), core::saturation(p, factor), core::hue(p, factor - 1),
-                                      {core::solarize(p.r, factor), core::solarize(p.g, factor), core::solarize(p.b, factor)}};
+  const core::Rgb<float> results[] = {
+      core::brightness(p, factor),
+      core::saturation(p, factor),
+      core::hue(p, factor - 1),
+      {core::solarize(p.r, factor), core::solarize(p.g, factor), core::solarize(p.b, factor)}};
   *out++ = core::luma(p);
   for (const core::Rgb<float>& q : results) {
     *out++ = q.r;

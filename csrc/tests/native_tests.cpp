@@ -35,12 +35,12 @@ namespace {
 
 int failures = 0;
 
-#define CHECK(condition)                                                     \
-  do {                                                                       \
-    if (!(condition)) {                                                      \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);   \
-      ++failures;                                                            \
-    }                                                                        \
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                          \
+    }                                                                      \
   } while (false)
 
 template <typename Error, typename F>
@@ -72,7 +72,8 @@ std::vector<uint8_t> encode(int width, int height, J_COLOR_SPACE space, bool pro
   jpeg_start_compress(&info, TRUE);
   std::vector<uint8_t> row(size_t(width) * size_t(info.input_components));
   for (int y = 0; y < height; ++y) {
-    for (size_t i = 0; i < row.size(); ++i) row[i] = uint8_t((noise(uint32_t(i / 24 + size_t(y / 8) * 977)) & 127) + 64);
+    for (size_t i = 0; i < row.size(); ++i)
+      row[i] = uint8_t((noise(uint32_t(i / 24 + size_t(y / 8) * 977)) & 127) + 64);
     uint8_t* p = row.data();
     jpeg_write_scanlines(&info, &p, 1);
   }
@@ -88,7 +89,7 @@ core::ViewSpec busy_view(int size) {
   spec.size = size;
   spec.flip_p = spec.vflip_p = spec.turn_p = 0.5;
   spec.jitter_p = 0.8;
-  for (double(*range)[2] : {&spec.brightness, &spec.contrast, &spec.saturation}) {
+  for (double (*range)[2] : {&spec.brightness, &spec.contrast, &spec.saturation}) {
     (*range)[0] = 0.2;
     (*range)[1] = 1.8;
   }
@@ -222,7 +223,8 @@ void test_taps() {
       std::vector<float> weight(size_t(core::axis_max_taps(axis)));
       for (int i = 0; i < axis.size; ++i) {
         const core::Taps taps = core::axis_taps(axis, i, weight.data());
-        CHECK(taps.count >= 1 && size_t(taps.count) <= weight.size() && taps.first >= axis.low && taps.first + taps.count <= axis.high);
+        CHECK(taps.count >= 1 && size_t(taps.count) <= weight.size() && taps.first >= axis.low &&
+              taps.first + taps.count <= axis.high);
         float sum = 0;
         for (int k = 0; k < taps.count; ++k) sum += weight[size_t(k)];
         CHECK(std::abs(sum - 1) < 1e-5f);

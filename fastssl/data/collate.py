@@ -88,9 +88,7 @@ class BaseCollateFunction(nn.Module):
         else:
             pixels = [_pixels(who, image, i, filenames) for i, image in enumerate(images)]
             dtype = torch.float32 if self.dtype is None else self.dtype
-            x0, x1 = render_drawn(
-                pixels, (view, view), dtype=dtype, channels_last=self.channels_last, batch=True
-            )
+            x0, x1 = render_drawn(pixels, (view, view), dtype=dtype, channels_last=self.channels_last, batch=True)
         return (x0, x1), targets, filenames
 
     def _call_transform(self, images: list[Any], filenames: list[str]) -> Tensor:

@@ -93,7 +93,9 @@ class Iteration(Iterator[Batch]):
 
     # Making batches
 
-    def _submit(self, samples: list[tuple[int, int]], step: Step, repeat: int, views: list[Tensor], plan: Tensor) -> Any:
+    def _submit(
+        self, samples: list[tuple[int, int]], step: Step, repeat: int, views: list[Tensor], plan: Tensor
+    ) -> Any:
         source = self._loader.source
         paths = [source.path(index) for index, _ in samples]
         return self._engine.submit(
@@ -142,7 +144,7 @@ class Iteration(Iterator[Batch]):
     def __next__(self) -> Batch:
         if os.getpid() != self._pid:
             raise RuntimeError(
-                "Loader: this iteration was begun in another process, whose threads do not exist here; call iter(loader) in this one."
+                "Loader: this iteration was begun in another process, whose threads do not exist here; call iter(loader) here."
             )
         if self._closed:
             raise StopIteration
@@ -198,7 +200,8 @@ class Iteration(Iterator[Batch]):
             loader.errors.append(fault)
         if loader.on_error == "raise":
             raise DecodeError(
-                f"{fault}. Repair or remove it, or go on without such files by on_error='skip' or 'replace'; loader.errors lists them."
+                f"{fault}. Repair or remove it, or go on without such files by on_error='skip' or 'replace', and see "
+                "loader.errors."
             )
 
     def _replace(self, flight: _Flight, position: int) -> int:

@@ -108,8 +108,8 @@ class Loader:
             raise ValueError("Loader: the source is empty.")
         if not self.order.steps_per_epoch():
             raise ValueError(
-                f"Loader: {len(self.source)} samples do not fill one batch of {batch_size * world_size} and drop_last=True leaves "
-                "the rest out; take a smaller batch_size."
+                f"Loader: {len(self.source)} samples do not fill one batch of {batch_size * world_size}, and drop_last=True "
+                "leaves the rest out; take a smaller batch_size."
             )
         self.epoch = 0
         self.errors: list[Fault] = []
@@ -151,7 +151,7 @@ class Loader:
         check_key("Loader.load_state_dict", self.seed, state["epoch"])
         if not 0 <= state["position"] <= len(self.source):
             raise ValueError(
-                f"Loader.load_state_dict: position {state['position']} does not lie within the {len(self.source)} samples of the source."
+                f"Loader.load_state_dict: position {state['position']} is not within the {len(self.source)} samples of the source."
             )
         self.epoch = state["epoch"]
         self._resume = state["position"]
@@ -163,8 +163,8 @@ class Loader:
         """Where the time of the latest iteration went.
 
         Returns:
-            `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed over
-            `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty before the first.
+            `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed
+            over `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty before the first.
         """
         return dict(self._stats)
 

@@ -78,7 +78,9 @@ class ImageFolder(Source):
         self.root = os.fspath(root)
         self.extensions = tuple(extension.lower() for extension in extensions)
         if not os.path.exists(self.root):
-            raise FileNotFoundError(f"ImageFolder: there is no folder {self.root!r}; the working folder is {os.getcwd()!r}.")
+            raise FileNotFoundError(
+                f"ImageFolder: there is no folder {self.root!r}; the working folder is {os.getcwd()!r}."
+            )
         if not os.path.isdir(self.root):
             raise NotADirectoryError(f"ImageFolder: {self.root!r} is a file; give the folder that holds the images.")
 
@@ -178,7 +180,9 @@ class DatasetSource(Source):
     def fetch(self, index: int) -> Tensor:
         sample = self.dataset[index]
         if not isinstance(sample, tuple | list) or len(sample) not in (2, 3):
-            raise TypeError(f"sample {index} is {type(sample).__name__}; it must be (image, target) or (image, target, filename).")
+            raise TypeError(
+                f"sample {index} is {type(sample).__name__}; it must be (image, target) or (image, target, filename)."
+            )
         image = to_image(sample[0])
         with self._lock:
             self._labels[index] = (int(sample[1]), str(sample[2]) if len(sample) == 3 else str(index))
@@ -200,7 +204,7 @@ class DatasetSource(Source):
 
 
 def as_source(data: Any) -> Source:
-    """`data` itself, or its `source`, if that is a Source; an ImageFolder for a path; a DatasetSource for a map-style data set."""
+    """`data` or its `source`, if that is a Source; an ImageFolder for a path; a DatasetSource for a map-style data set."""
     if isinstance(data, Source):
         return data
     if isinstance(data, str | os.PathLike):
@@ -209,5 +213,7 @@ def as_source(data: Any) -> Source:
     if isinstance(own, Source):
         return own
     if isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
-        raise TypeError(f"Loader: got {type(data).__name__}, which can only be iterated over; give a list, a data set, or a folder.")
+        raise TypeError(
+            f"Loader: got {type(data).__name__}, which can only be iterated over; give a list, a data set, or a folder."
+        )
     return DatasetSource(data)

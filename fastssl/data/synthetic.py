@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from PIL import Image
 
 __all__ = ["CLASSES", "draw_shape", "make_shapes"]
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 # Shapes: signed distance to the edge of a shape of circumradius about 1, negative inside.
 
@@ -98,7 +99,7 @@ _SAMPLES = 2  # per pixel and axis, averaged: smooth edges
 
 
 def _cloud(rng: np.random.Generator, side: int) -> Array:
-    """Random smooth field (side, side), zero mean, unit deviation: octaves of noise, each half as strong as the last."""
+    """Random smooth field (side, side), zero mean, unit deviation: octaves of noise, each at half the strength."""
     field = np.zeros((side, side), np.float32)
     at = np.linspace(0, 1, side, dtype=np.float32)
     for octave in range(int(rng.integers(2, 5))):
@@ -121,7 +122,13 @@ def _two_colours(rng: np.random.Generator, contrast: float) -> tuple[Array, Arra
     while abs(first - second) < contrast:
         first, second = rng.uniform(0.15, 0.85, 2)
     tints = rng.uniform(-0.15, 0.15, (2, 3)).astype(np.float32)
-    return first + tints[0], second + tints[1]
+    return np.float32(first) + tints[0], np.float32(second) + tints[1]
+
+
+def _to_pixels(samples: Array) -> Array:
+    """Means over the samples of each pixel, (size, size, 1)."""
+    rows = sum(samples[i::_SAMPLES] for i in range(_SAMPLES))
+    return sum(rows[:, i::_SAMPLES] for i in range(_SAMPLES))[..., None] / _SAMPLES**2
 
 
 def draw_shape(name: str, *, size: int = 96, seed: int | tuple[int, ...] = 0) -> NDArray[np.uint8]:
@@ -153,35 +160,36 @@ def draw_shape(name: str, *, size: int = 96, seed: int | tuple[int, ...] = 0) ->
 
     # The shape: anywhere where at least most of it lies inside, upright or turned, whole or stretched a little.
     radius = rng.uniform(0.3, 0.46)
-    centre_x, centre_y = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2)
+    centre_x, centre_y = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2).tolist()
     turn = rng.uniform(0, 2 * np.pi)
-    stretch = np.exp(rng.uniform(-0.2, 0.2))
-    along = ((x - centre_x) * np.cos(turn) + (y - centre_y) * np.sin(turn)) / (radius * stretch)
-    across = ((y - centre_y) * np.cos(turn) - (x - centre_x) * np.sin(turn)) / (radius / stretch)
-    inside = (shape(along.astype(np.float32), across.astype(np.float32)) < 0).astype(np.float32)
+    stretch = math.exp(rng.uniform(-0.2, 0.2))
+    along = ((x - centre_x) * math.cos(turn) + (y - centre_y) * math.sin(turn)) / (radius * stretch)
+    across = ((y - centre_y) * math.cos(turn) - (x - centre_x) * math.sin(turn)) / (radius / stretch)
+    inside = (shape(along, across) < 0).astype(np.float32)
 
     # Its texture: period and direction of its own, so that they do not tell the shape.
     period = rng.uniform(0.09, 0.15)
     slant = rng.uniform(0, 2 * np.pi)
-    u = ((x - centre_x) * np.cos(slant) + (y - centre_y) * np.sin(slant)) / period + rng.uniform(-0.5, 0.5)
-    v = ((y - centre_y) * np.cos(slant) - (x - centre_x) * np.sin(slant)) / period + rng.uniform(-0.5, 0.5)
-    height = texture(u.astype(np.float32), v.astype(np.float32))
-    mix = np.clip(0.5 + 2 * height, 0, 1)[..., None]
+    u = ((x - centre_x) * math.cos(slant) + (y - centre_y) * math.sin(slant)) / period + rng.uniform(-0.5, 0.5)
+    v = ((y - centre_y) * math.cos(slant) - (x - centre_x) * math.sin(slant)) / period + rng.uniform(-0.5, 0.5)
+    height = texture(u, v)
+    mix = np.clip(0.5 + 2 * height, 0, 1)
     light, dark = _two_colours(rng, contrast=0.3)
-    figure = light * mix + dark * (1 - mix)
 
+    # The ground, in two colours of its own.
     first, second = _two_colours(rng, contrast=0.0)
-    ground_mix = np.clip(0.5 + 0.3 * _cloud(rng, side), 0, 1)[..., None]
+    ground_mix = np.clip(0.5 + 0.3 * _cloud(rng, size), 0, 1)[..., None]
     ground = first * ground_mix + second * (1 - ground_mix)
 
-    picture = figure * inside[..., None] + ground * (1 - inside[..., None])
-    picture = picture.reshape(size, _SAMPLES, size, _SAMPLES, 3).mean((1, 3))
+    # Of the four samples of a pixel, the mean of those inside, and the ground for the others.
+    light_part = _to_pixels(inside * mix)
+    dark_part = _to_pixels(inside * (1 - mix))
+    picture = light * light_part + dark * dark_part + ground * (1 - light_part - dark_part)
     direction = rng.uniform(0, 2 * np.pi)
-    slope = (np.cos(direction) * (np.arange(size) / size - 0.5))[:, None] + np.sin(direction) * (
-        np.arange(size) / size - 0.5
-    )
+    along = np.arange(size, dtype=np.float32) / size - 0.5
+    slope = math.cos(direction) * along[:, None] + math.sin(direction) * along
     picture = picture * (1 + rng.uniform(0, 0.5) * slope[..., None])  # light from one side
-    picture = picture + rng.normal(0, rng.uniform(0, 0.03), picture.shape)  # the sensor's noise
+    picture = picture + rng.uniform(0, 0.03) * rng.standard_normal(picture.shape, np.float32)  # the sensor's noise
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -214,7 +222,7 @@ def make_shapes(
     """
     if n_per_class < 1 or n_val_per_class < 0:
         raise ValueError(
-            f"make_shapes: n_per_class={n_per_class} must be at least 1 and n_val_per_class={n_val_per_class} at least 0."
+            f"make_shapes: n_per_class={n_per_class} must be 1 or more, n_val_per_class={n_val_per_class} 0 or more."
         )
     root = Path(root)
     settings = {

@@ -154,8 +154,8 @@ def embed(
                 if not isinstance(out, Tensor) or out.dim() != 2:
                     got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
                     raise ValueError(
-                        f"embed: the network returned {got} for images {tuple(view.shape)}, and must return (B, F); pool "
-                        "and flatten its output, for example by nn.Sequential(model, nn.AdaptiveAvgPool2d(1), nn.Flatten())."
+                        f"embed: the network returned {got} for images {tuple(view.shape)}, and must return (B, F); "
+                        "write nn.Sequential(model, nn.AdaptiveAvgPool2d(1), nn.Flatten()) if it returns maps."
                     )
                 features.append(out.float().cpu())
                 targets.append(labels.cpu())
@@ -191,8 +191,8 @@ def load_backbone(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, An
         raise ValueError(f"load_backbone: {file} cannot be read as a checkpoint: {error}") from error
     if not isinstance(state, dict) or not {"config", "model"} <= set(state):
         raise ValueError(
-            f"load_backbone: {file} is no checkpoint of pretrain. For weights alone, such as backbone.pt, make the network by "
-            "fastssl.models.backbones.create(name), load them into it, and pass the network."
+            f"load_backbone: {file} is no checkpoint of pretrain. For weights alone, such as backbone.pt, make the "
+            "network by fastssl.models.backbones.create(name), load them into it, and pass the network."
         )
     config: dict[str, Any] = state["config"]
     backbone = backbones.create(config["backbone"], stem=config["stem"], input_size=config["input_size"])

@@ -118,7 +118,7 @@ def neighbours(
 def _nearest(
     who: str, train: Embeddings, queries: Embeddings | None, rows: Tensor | None, k: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Similarities and rows of the k nearest, (block, k) each, block by block; `rows` of queries that are in `train`."""
+    """Similarities and rows of the k nearest, (block, k) each, block by block; `rows` of queries from `train`."""
     if queries is None:
         queries, rows = train, torch.arange(len(train))
     most = len(train) - (rows is not None)
@@ -126,8 +126,8 @@ def _nearest(
         raise ValueError(f"{who}: k={k} must be from 1 to {most}, the number of images that can be neighbours.")
     if queries.features.shape[1] != train.features.shape[1]:
         raise ValueError(
-            f"{who}: the queries have {queries.features.shape[1]} features and the images {train.features.shape[1]}; embed "
-            "both with the same network."
+            f"{who}: the queries have {queries.features.shape[1]} features and the images {train.features.shape[1]}; "
+            "embed both with the same network."
         )
     keys = torch.nn.functional.normalize(train.features.float(), dim=1)
     block = max(1, _BLOCK_VALUES // len(keys))

@@ -42,7 +42,7 @@ class SimCLR(Method):
 
     @staticmethod
     def recipe(size: int) -> Recipe:
-        """Two views: appendix A; up to 64 px without blur and with half the colour jitter, as for CIFAR-10, appendix B.9."""
+        """Two views: appendix A; up to 64 px without blur and with half the jitter, as for CIFAR-10, appendix B.9."""
         if size <= SMALL_IMAGE:
             return recipes.simclr(size, strength=0.5, blur=False)
         return recipes.simclr(size)

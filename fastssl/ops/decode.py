@@ -62,7 +62,9 @@ def _as_bytes(data: Any) -> Tensor:
             )
         return data.contiguous()
     if isinstance(data, bytes):
-        return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()) if data else torch.empty(0, dtype=torch.uint8)
+        return (
+            torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()) if data else torch.empty(0, dtype=torch.uint8)
+        )
     if isinstance(data, bytearray | memoryview):
         return _as_bytes(bytes(data))
     raise TypeError(f"decode: got {type(data).__name__}; it takes a path, bytes, or a uint8 tensor of encoded bytes.")
@@ -95,7 +97,11 @@ def decode_other(encoded: Any) -> Tensor:
 def _from_pil(picture: PIL.Image.Image) -> Tensor:
     if picture.mode in ("I;16", "I;16B", "I;16L", "I;16N") or (picture.mode == "I" and picture.format == "PNG"):
         gray = np.asarray(picture).astype(np.int32)  # Pillow would clip at 255 instead of scaling
-        return torch.from_numpy(((gray + 128) // 257).clip(0, 255).astype(np.uint8))[:, :, None].expand(-1, -1, 3).contiguous()
+        return (
+            torch.from_numpy(((gray + 128) // 257).clip(0, 255).astype(np.uint8))[:, :, None]
+            .expand(-1, -1, 3)
+            .contiguous()
+        )
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")  # Pillow asks for this step
     return torch.from_numpy(np.array(picture.convert("RGB")))
@@ -124,15 +130,15 @@ def to_image(image: Any) -> Tensor:
     if isinstance(image, Tensor) and image.dim() == 1:
         return decode(image)
     if isinstance(image, Tensor):
-        if image.dtype.is_floating_point and image.numel() and 0 <= image.min() and image.max() <= 1:
+        if image.dtype.is_floating_point and image.numel() and image.min() >= 0 and image.max() <= 1:
             image = (image * 255).round().to(torch.uint8)
         if image.dtype == torch.uint8 and image.dim() == 2 and image.numel():
             return image[:, :, None].expand(-1, -1, 3).contiguous()
         if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[0] in (1, 3) and image.numel():
             return image.permute(1, 2, 0).expand(-1, -1, 3).contiguous()
         raise TypeError(
-            f"to_image: got a tensor of {image.dtype} and shape {tuple(image.shape)}; an image is (3, H, W), (1, H, W) or (H, W), "
-            "and uint8 or float in [0, 1]. Views are made from 8-bit images, so pass them before they are normalized."
+            f"to_image: got a tensor of {image.dtype} and shape {tuple(image.shape)}; an image is (3, H, W), (1, H, W) or "
+            "(H, W), and uint8 or float in [0, 1]. Views are made from 8-bit images, so pass them before they are normalized."
         )
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.ndim == 2 and image.size:
@@ -141,7 +147,8 @@ def to_image(image: Any) -> Tensor:
             whole = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
             return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
         raise TypeError(
-            f"to_image: got an array of {image.dtype} and shape {image.shape}; an image is uint8 and (H, W, 3), (H, W, 1) or (H, W)."
+            f"to_image: got an array of {image.dtype} and shape {image.shape}; an image is uint8 and (H, W, 3), (H, W, 1) or "
+            "(H, W)."
         )
     if isinstance(image, bytes | bytearray | memoryview | str | os.PathLike):
         return decode(image)

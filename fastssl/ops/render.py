@@ -128,8 +128,8 @@ def _check_out(out: Sequence[Tensor], n: int, encoded: str, dtype: torch.dtype, 
         right = tensor.shape == shape and tensor.dtype == dtype and tensor.device.type == "cpu"
         if not right or not tensor.is_contiguous(memory_format=layout):
             raise ValueError(
-                f"render: out[{i}] is {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}, with strides {tensor.stride()}; it "
-                f"must be {shape}, {dtype}, on the CPU, in {layout}."
+                f"render: out[{i}] is {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}, with strides {tensor.stride()}; "
+                f"it must be {shape}, {dtype}, on the CPU, in {layout}."
             )
 
 
@@ -161,8 +161,8 @@ def _render_into(
     for i, image in enumerate(images):
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3 or image.device.type != "cpu":
             raise TypeError(
-                f"render: image {i} is {image.dtype}, {tuple(image.shape)}, on {image.device}; images are uint8, (H, W, 3), on the "
-                "CPU. fastssl.ops.to_image makes them from arrays, PIL images, bytes and paths."
+                f"render: image {i} is {image.dtype}, {tuple(image.shape)}, on {image.device}; images are uint8, (H, W, 3), on "
+                "the CPU. fastssl.ops.to_image makes them from arrays, PIL images, bytes and paths."
             )
         if image.stride(2) != 1 or image.stride(1) != 3:
             image = images[i] = image.contiguous()

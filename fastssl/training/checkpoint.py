@@ -63,8 +63,8 @@ def check_same_settings(out: Path, held: Mapping[str, Any], asked: Mapping[str, 
     if names:
         said = "; ".join(f"{name}={held.get(name)!r} there, {asked.get(name)!r} here" for name in names)
         raise ValueError(
-            f"pretrain: {out} holds a run with other settings: {said}. Give the same to go on with it, another folder for "
-            "out to begin a second run, or resume=False to replace it."
+            f"pretrain: {out} holds a run with other settings: {said}. Give the same to go on with it, another "
+            "folder for out to begin a second run, or resume=False to replace it."
         )
 
 

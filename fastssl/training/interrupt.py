@@ -19,7 +19,7 @@ class Interrupt:
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Notes the first Ctrl-C instead of raising KeyboardInterrupt, so that no step is left half done; the second one raises.
+    """Notes the first Ctrl-C instead of raising KeyboardInterrupt, so that no step is left half done; a second raises.
 
     Outside the main thread, which alone receives Ctrl-C, nothing changes.
     """

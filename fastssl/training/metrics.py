@@ -31,8 +31,8 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 class Metrics:
     """Writes metrics.csv and TensorBoard's event files into a folder.
 
-    Rows after `from_step`, which a run wrote after the checkpoint that it now resumes from, are removed first, so that no step
-    stands there twice.
+    Rows after `from_step`, which a run wrote after the checkpoint that it now resumes from, are removed first, so that
+    no step stands there twice.
 
     Args:
         out: The folder.
@@ -47,7 +47,7 @@ class Metrics:
         table.writerows(_texts(row) for row in read_metrics(path) if row["step"] <= from_step)
         with atomic_write(path) as file:
             file.write(text.getvalue().encode())
-        self._file: IO[str] = open(path, "a", newline="")
+        self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by __exit__)
         self._table = csv.writer(self._file, lineterminator="\n")
         self._events = _event_writer(out / "tensorboard", from_step)
 

@@ -94,10 +94,10 @@ def pretrain(
 ) -> PretrainResult:
     """Pretrain a backbone on images without labels.
 
-    Everything goes into the folder `out`: checkpoint.pt, backbone.pt, config.json, metrics.csv, and TensorBoard's files in
-    tensorboard/. A call that finds a checkpoint there goes on from it, exactly: on a CPU the weights are bit for bit
-    those of a run that was never interrupted. Ctrl-C ends the step, writes a checkpoint, and raises KeyboardInterrupt; a second
-    one raises at once.
+    Everything goes into the folder `out`: checkpoint.pt, backbone.pt, config.json, metrics.csv, and TensorBoard's files
+    in tensorboard/. A call that finds a checkpoint there goes on from it, exactly: on a CPU the weights are bit for bit
+    those of a run that was never interrupted. Ctrl-C ends the step, writes a checkpoint, and raises KeyboardInterrupt;
+    a second one raises at once.
 
     The optimizer is SGD with momentum 0.9, without weight decay for biases and normalizations; the learning rate rises
     linearly and then falls as a cosine. torch's random state is left as it was.
@@ -137,8 +137,8 @@ def pretrain(
     _check_least({"epochs": (epochs, 1), "checkpoint_every": (checkpoint_every, 1), "input_size": (input_size, 1)})
     if batch_size < 2:
         raise ValueError(
-            f"pretrain: batch_size={batch_size} leaves an image nothing to be compared with, and batch normalization no "
-            "batch; write 2 or more, 256 if memory allows."
+            f"pretrain: batch_size={batch_size} leaves an image nothing to be compared with, and batch normalization "
+            "no batch; write 2 or more, 256 if memory allows."
         )
     if max_steps is not None:
         _check_least({"max_steps": (max_steps, 1)})
@@ -341,8 +341,8 @@ class _Window:
         loss = torch.stack(self.losses).mean().item()
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"pretrain: the loss is {loss} at step {step} (epoch {epoch}, learning rate {lr:.3g}). Try a smaller lr (a "
-                "tenth), a higher temperature, or precision='float32'; the last checkpoint is from before and untouched."
+                f"pretrain: the loss is {loss} at step {step} (epoch {epoch}, learning rate {lr:.3g}). Try a "
+                "smaller lr (a tenth), a higher temperature, or precision='float32'; the checkpoint is from before."
             )
         rate = self.images / (time.perf_counter() - self.start)
         self.metrics.write({"step": step, "epoch": epoch, "loss": loss, "lr": lr, "images_per_second": rate})
@@ -351,7 +351,7 @@ class _Window:
 
 
 def _sgd(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
-    """SGD with momentum; biases and normalizations, which have one dimension, do not decay (the paper, appendix B.6)."""
+    """SGD with momentum; biases and normalizations, which have one dimension, do not decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},

@@ -36,7 +36,12 @@ class Plan:
     data: Tensor
 
     def __init__(self, data: Tensor) -> None:
-        if not isinstance(data, Tensor) or data.dtype != torch.float32 or data.dim() != 3 or data.shape[2] != len(PLAN_FIELDS):
+        if (
+            not isinstance(data, Tensor)
+            or data.dtype != torch.float32
+            or data.dim() != 3
+            or data.shape[2] != len(PLAN_FIELDS)
+        ):
             shape = tuple(data.shape) if isinstance(data, Tensor) else type(data).__name__
             raise ValueError(f"Plan: got {shape}; it wraps a float32 tensor (images, views, {len(PLAN_FIELDS)}).")
         object.__setattr__(self, "data", data)

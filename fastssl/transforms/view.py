@@ -51,7 +51,9 @@ def _check_pair(part: Any, name: str) -> tuple[float, float]:
 
 def _check_size(who: str, size: Any) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _MAX_SIZE:
-        raise ValueError(f"{who}: size={size!r} must be a whole number of pixels from 1 to {_MAX_SIZE}; views are square.")
+        raise ValueError(
+            f"{who}: size={size!r} must be a whole number of pixels from 1 to {_MAX_SIZE}; views are square."
+        )
 
 
 def _check_interpolation(who: str, interpolation: Any) -> None:
@@ -87,7 +89,9 @@ class Crop:
             )
         low, high = _check_pair(self, "aspect")
         if not 0 < low <= high < float("inf"):
-            raise ValueError(f"Crop: aspect={self.aspect} must hold 0 < low <= high; it is width over height, as in (3 / 4, 4 / 3).")
+            raise ValueError(
+                f"Crop: aspect={self.aspect} must hold 0 < low <= high; it is width over height, as in (3 / 4, 4 / 3)."
+            )
         _check_interpolation("Crop", self.interpolation)
 
     def _encoded(self) -> dict[str, Any]:
@@ -111,7 +115,9 @@ class CenterCrop:
     def __post_init__(self) -> None:
         _check_size("CenterCrop", self.size)
         if not _number(self.keep) or not 0 < self.keep <= 1:
-            raise ValueError(f"CenterCrop: keep={self.keep!r} must be a part of the shorter side, above 0 and at most 1.")
+            raise ValueError(
+                f"CenterCrop: keep={self.keep!r} must be a part of the shorter side, above 0 and at most 1."
+            )
         _check_interpolation("CenterCrop", self.interpolation)
 
     def _encoded(self) -> dict[str, Any]:
@@ -165,7 +171,9 @@ class Jitter:
         for name in ("brightness", "contrast", "saturation"):
             value = getattr(self, name)
             if not _number(value) or not 0 <= value < float("inf"):
-                raise ValueError(f"Jitter: {name}={value!r} must be a number from 0 up; 0.8 draws a factor from [0.2, 1.8].")
+                raise ValueError(
+                    f"Jitter: {name}={value!r} must be a number from 0 up; 0.8 draws a factor from [0.2, 1.8]."
+                )
         if not _number(self.hue) or not 0 <= self.hue <= 0.5:
             raise ValueError(f"Jitter: hue={self.hue!r} must be from 0 to 0.5, half of the circle.")
 
@@ -215,7 +223,9 @@ class Solarize:
     def __post_init__(self) -> None:
         _check_p("Solarize", self.p)
         if not _number(self.threshold) or not 0 <= self.threshold <= 256:
-            raise ValueError(f"Solarize: threshold={self.threshold!r} must be from 0 to 256, on the scale of 8 bits; 128 is usual.")
+            raise ValueError(
+                f"Solarize: threshold={self.threshold!r} must be from 0 to 256, on the scale of 8 bits; 128 is usual."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +239,9 @@ class Normalize:
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple | list) or len(values) != 3 or not all(_number(v) for v in values):
-                raise ValueError(f"Normalize: {name}={values!r} must be three numbers, for red, green and blue in [0, 1].")
+                raise ValueError(
+                    f"Normalize: {name}={values!r} must be three numbers, for red, green and blue in [0, 1]."
+                )
             object.__setattr__(self, name, tuple(values))
         if not all(v > 0 for v in self.std):
             raise ValueError(f"Normalize: std={self.std} must be above 0 in every channel.")

@@ -1,0 +1,121 @@
+# The native module as Python sees it; csrc/bindings.cpp. Addresses are those of tensors' memory.
+from collections.abc import Callable, Sequence
+from typing import Any
+
+PLAN_FIELDS: tuple[str, ...]
+FIRST_RESERVED_VIEW: int
+CORE_PROBE_OUTPUTS: int
+
+class DecodeError(ValueError): ...
+
+class CropKind:
+    random: CropKind
+    center: CropKind
+
+class Filter:
+    bilinear: Filter
+    bicubic: Filter
+
+class Step:
+    jitter: Step
+    grayscale: Step
+    blur: Step
+    solarize: Step
+
+class DType:
+    float32: DType
+    float16: DType
+    bfloat16: DType
+    uint8: DType
+
+class ViewSpec:
+    size: int
+    crop: CropKind
+    filter: Filter
+    area: list[float]
+    aspect: list[float]
+    keep: float
+    flip_p: float
+    vflip_p: float
+    turn_p: float
+    jitter_p: float
+    brightness: list[float]
+    contrast: list[float]
+    saturation: list[float]
+    hue: list[float]
+    grayscale_p: float
+    blur_p: float
+    sigma_px: list[float]
+    solarize_p: float
+    threshold: float
+    normalize: bool
+    mean: list[float]
+    std: list[float]
+    steps: list[Step]
+
+# What a callback of the engine returns: (address, height, width, stride, owner) or (address, size, owner).
+Fetched = tuple[int, int, int, int, Any] | tuple[int, int, Any]
+
+class Job:
+    def wait(self, milliseconds: int) -> bool: ...
+    def failures(self) -> list[tuple[int, str]]: ...
+
+class Engine:
+    def __init__(
+        self,
+        threads: int,
+        views: Sequence[ViewSpec],
+        seed: int,
+        fetch: Callable[[int], Fetched],
+        decode_other: Callable[[memoryview], Fetched],
+    ) -> None: ...
+    def submit(
+        self,
+        samples: Sequence[tuple[int, int]],
+        epoch: int,
+        repeat: int,
+        paths: Sequence[str],
+        outputs: Sequence[int],
+        dtype: DType,
+        channels_last: bool,
+        plans: int,
+    ) -> Job: ...
+    def close(self) -> None: ...
+    def times(self) -> dict[str, float]: ...
+
+class Lease:
+    def __buffer__(self, flags: int) -> memoryview: ...
+
+class BufferPool:
+    def __init__(self, kept: int) -> None: ...
+    def lease(self, size: int) -> Lease: ...
+    def close(self) -> None: ...
+
+def philox4x32(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]: ...
+def draw(
+    views: Sequence[ViewSpec],
+    sizes: Sequence[tuple[int, int]],
+    seed: int,
+    epoch: int,
+    indices: Sequence[int],
+    repeat: int,
+    plans: int,
+) -> None: ...
+def draw_permutation(seed: int, epoch: int, n: int, out: int) -> None: ...
+def is_jpeg(data: int, size: int) -> bool: ...
+def jpeg_size(data: int, size: int) -> tuple[int, int]: ...
+def jpeg_decode(data: int, size: int, pixels: int, height: int, width: int) -> None: ...
+def render(
+    views: Sequence[ViewSpec],
+    images: Sequence[tuple[int, int, int, int]],
+    plans: int,
+    outputs: Sequence[int],
+    dtype: DType,
+    channels_last: bool,
+    threads: int,
+) -> None: ...
+def simd_name() -> str: ...
+def cuda_architectures() -> str: ...
+def cuda_device_count() -> int: ...
+def cuda_device_info(device: int) -> dict[str, Any]: ...
+def core_probe(device: int, pixels: int, n: int, factor: float, out: int) -> None: ...
