@@ -107,9 +107,9 @@ class PyEngine {
     return job;
   }
 
-  void close() {
+  bool close() {
     const py::gil_scoped_release release;  // threads that wait for the GIL must get it to end
-    engine_->close();
+    return engine_->close();
   }
 
   py::dict times() const {
@@ -143,9 +143,13 @@ void render(const std::vector<core::ViewSpec>& views,
     static thread_local cpu::Renderer renderer;
     const auto& [address, height, width, stride] = images[size_t(i)];
     const cpu::ImageView image{pointer<const uint8_t>(address), height, width, stride};
-    for (size_t v = 0; v < v_count; ++v) {
-      renderer.render(image, views[v], plan[size_t(i) * v_count + v], {pointer<void>(outputs[v]), dtype, channels_last},
-                      i);
+    try {
+      for (size_t v = 0; v < v_count; ++v) {
+        const cpu::Output out{pointer<void>(outputs[v]), dtype, channels_last};
+        renderer.render(image, views[v], plan[size_t(i) * v_count + v], out, i);
+      }
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument("render: image " + std::to_string(i) + ": " + error.what());
     }
   });
 }

@@ -15,6 +15,9 @@ except ImportError as error:
 
 __all__ = ["_C", "DecodeError", "PLAN_FIELDS", "available_cpus", "build_info", "has_cuda", "philox"]
 
+if os.environ.get("FASTSSL_SIMD", "v4") not in ("generic", "v3", "v4"):
+    raise ValueError(f"fastssl: FASTSSL_SIMD={os.environ['FASTSSL_SIMD']!r} must be generic, v3 or v4, or not be set.")
+
 DecodeError = _C.DecodeError
 DecodeError.__module__ = "fastssl"
 DecodeError.__doc__ = "An image could not be read; the message names the file and the reason."

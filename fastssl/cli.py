@@ -20,7 +20,7 @@ from fastssl.data.sources import ImageFolder, Source
 from fastssl.data.synthetic import CLASSES, make_shapes
 from fastssl.embedding.embed import Embeddings, embed
 from fastssl.embedding.knn import knn_accuracy
-from fastssl.embedding.report import Figure, neighbour_rows, sample_views, write_report
+from fastssl.embedding.report import Figure, neighbour_rows, sample_views, source_indices, write_report
 from fastssl.methods.method import SMALL_IMAGE
 from fastssl.models import backbones
 from fastssl.ops.decode import Encoded
@@ -30,7 +30,7 @@ from fastssl.training.pretrain import PretrainResult, pretrain
 __all__ = ["main"]
 
 # The demo: what two cores do in a few minutes.
-_SHAPES_PER_CLASS = 150
+_SHAPES_PER_CLASS = 100
 _DEMO_SIZE = 64
 _DEMO_BATCH = 64
 _DEMO_IMAGES = 30_000  # to train on, over all epochs
@@ -197,7 +197,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         print(f"k-NN accuracy, untrained: {_percent(before.accuracy)} (chance: {_percent(before.chance)})")
 
     print(
-        f"Pretraining {arguments.backbone} by SimCLR: {epochs} epochs, batches of {batch_size}; Ctrl-C saves and stops"
+        f"Pretraining {arguments.backbone} by SimCLR: {_count(epochs, 'epoch')}, batches of {batch_size}; Ctrl-C saves and stops"
     )
     result = pretrain(
         train,
@@ -362,7 +362,6 @@ def _report(
     arguments: argparse.Namespace,
 ) -> Path:
     generator = torch.Generator().manual_seed(arguments.seed)
-    some = torch.randperm(len(train), generator=generator)[:9].sort().values.tolist()
     if after is not None and held_out is not None:
         seen, asked, source = after.train, after.held_out, held_out
         queries: Embeddings | None = asked
@@ -370,32 +369,39 @@ def _report(
         seen = asked = _features(result.backbone, train, arguments)
         queries, source = None, train
     rows = _spread(asked, 8, generator)
+    readable = source_indices(seen, train)
+    some = sorted(readable[i] for i in torch.randperm(len(readable), generator=generator)[:9].tolist())
     config = json.loads((out / "config.json").read_text())
     figures = [
         Figure(
-            f"{speed['images_per_second']:,.0f} images/s", "Loader alone", f"two views each, {speed['threads']} threads"
+            f"{speed['images_per_second']:,.0f}",
+            "Loader alone",
+            "images/s",
+            f"two views each, {speed['threads']} threads",
         ),
-        Figure(f"{result.loss:.3f}", "Loss", f"mean of the last epoch, {result.steps:,} steps"),
+        Figure(f"{result.loss:.3f}", "Loss", note=f"mean of the last epoch, {result.steps:,} steps"),
     ]
     if result.images_per_second:
-        figures.insert(1, Figure(f"{result.images_per_second:,.0f} images/s", "Training", f"on {config['device']}"))
+        figures.insert(1, Figure(f"{result.images_per_second:,.0f}", "Training", "images/s", f"on {config['device']}"))
     if before is not None and after is not None:
         note = f"k = {after.k}; chance {_percent(after.chance)}"
         figures = [
-            Figure(_percent(after.accuracy), "k-NN accuracy, trained", note),
-            Figure(_percent(before.accuracy), "k-NN accuracy, untrained", "the same network as it was initialized"),
+            Figure(f"{100 * after.accuracy:.1f}", "k-NN accuracy, trained", "%", note),
+            Figure(
+                f"{100 * before.accuracy:.1f}", "k-NN accuracy, untrained", "%", "the network as it was initialized"
+            ),
             *figures,
         ]
     return write_report(
         out / "report.html",
         title=f"{config['backbone']} pretrained by SimCLR",
-        summary=f"{config['epochs']} epochs of {len(train):,} images at {config['input_size']} pixels, without labels.",
+        summary=f"{_count(config['epochs'], 'epoch')} of {len(train):,} images at {config['input_size']} pixels, without labels.",
         figures=figures,
         settings={**config, "torch": torch.__version__},
         samples=sample_views(train, methods.SimCLR.recipe(arguments.input_size), some, seed=arguments.seed),
         history=read_metrics(result.metrics),
         near=neighbour_rows(seen, train, queries, source, rows, k=min(8, len(seen) - 1)),
-        loader_stats=speed,
+        loader_stats=result.loader_stats or None,
     )
 
 
@@ -419,5 +425,13 @@ def _print_unreadable(result: PretrainResult) -> None:
         print(f"... and {len(result.unreadable) - 5} more", file=sys.stderr)
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ import images
 import numpy as np
 import pytest
 import torch
+from nursery import Nursery
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -66,6 +67,14 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """nursery.run(script, *arguments) runs Python code in a process of its own."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session")

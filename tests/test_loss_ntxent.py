@@ -40,9 +40,8 @@ def embeddings(draw: st.DrawFn) -> Tensor:
     for i in draw(st.lists(st.integers(0, 2 * pairs - 1), max_size=3)):
         kind = draw(st.sampled_from(["zero", "duplicate", "opposite", "long", "short"]))
         other = z[draw(st.integers(0, 2 * pairs - 1))].clone()
-        z[i] = {"zero": 0 * other, "duplicate": other, "opposite": -other, "long": 1e3 * z[i], "short": 1e-3 * z[i]}[
-            kind
-        ]
+        made = {"zero": 0 * other, "duplicate": other, "opposite": -other, "long": 1e3 * z[i], "short": 1e-3 * z[i]}
+        z[i] = made[kind].clamp(-6e4, 6e4)  # within float16
     return z
 
 
@@ -69,7 +68,7 @@ def assert_as_exact_as_plain(
     """
     dtype, count = inputs[0].dtype, len(inputs[0])
     results = gradient(loss, *inputs), gradient(plain, *inputs), gradient(exact, *[x.double() for x in inputs])
-    eps = torch.finfo(dtype).eps
+    eps = torch.finfo(dtype).eps * (8 if dtype == torch.float64 else 1)  # the exact one is rounded to float64 itself
     for k, (ours, theirs, truth) in enumerate(zip(*results, strict=True)):
         length = 1.0 if k == 0 else inputs[k - 1].double().norm(dim=1, keepdim=True).clamp(min=1e-12)
         finite = torch.ones_like(truth, dtype=torch.bool) if k == 0 else truth.abs() <= torch.finfo(dtype).max

@@ -298,6 +298,13 @@ def test_blur(sigma, size):
         check(image, plan_for(image, view, sigma_px=sigma, **box), view)
 
 
+@pytest.mark.parametrize("sigma", [6.0, 30.0, 200.0])
+def test_blur_wider_than_the_view_reflects_again_and_again(sigma):
+    view = View(crop=Crop(size=9), blur=Blur(p=1.0, sigma_px=(0.1, 200.0)), **PLAIN)
+    for image in (images.noise(9, 9), images.extremes(9, 9)):
+        check(image, plan_for(image, view, sigma_px=sigma), view)
+
+
 def test_blur_of_a_single_point_is_a_gaussian():
     image = np.zeros((65, 65, 3), dtype=np.uint8)
     image[32, 32] = 255

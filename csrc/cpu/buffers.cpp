@@ -1,30 +1,11 @@
 #include "buffers.h"
 
-#include <sys/mman.h>
-
-#include <cstdlib>
-#include <new>
+#include "memory.h"
 
 namespace fastssl::cpu {
 
-namespace {
-
-constexpr size_t kHugePage = size_t(2) << 20;
-
-void* allocate(size_t size) {
-  const size_t alignment = size >= kHugePage ? kHugePage : 64;
-  void* data = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (!data) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (alignment == kHugePage) madvise(data, size, MADV_HUGEPAGE);  // a hint: without it only the first touch is slower
-#endif
-  return data;
-}
-
-}  // namespace
-
 BufferPool::~BufferPool() {
-  for (const Block& block : free_) std::free(block.data);
+  for (const Block& block : free_) release(block.data, block.size);
 }
 
 std::shared_ptr<BufferPool::Lease> BufferPool::lease(size_t size) {
@@ -44,7 +25,7 @@ std::shared_ptr<BufferPool::Lease> BufferPool::lease(size_t size) {
 void BufferPool::close() {
   const std::lock_guard lock(mutex_);
   kept_ = 0;
-  for (const Block& block : free_) std::free(block.data);
+  for (const Block& block : free_) release(block.data, block.size);
   free_.clear();
 }
 
@@ -56,7 +37,7 @@ void BufferPool::give_back(void* data, size_t size) {
       return;
     }
   }
-  std::free(data);
+  release(data, size);
 }
 
 }  // namespace fastssl::cpu

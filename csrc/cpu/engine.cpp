@@ -25,6 +25,9 @@ struct Worker {
   Scratch<uint8_t> file, pixels;
 };
 
+// The engine whose task this thread runs.
+thread_local const Engine* working_for = nullptr;
+
 int64_t now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
@@ -50,20 +53,28 @@ Engine::Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Ca
       pool_(std::make_unique<ThreadPool>(threads)) {}
 
 void Engine::submit(const std::shared_ptr<Job>& job) {
-  pool_->post([this, job] { work(*job); }, pool_->size());
+  const std::lock_guard lock(mutex_);
+  if (pool_) pool_->post([this, job] { work(*job); }, pool_->size());
 }
 
-void Engine::close() {
+bool Engine::close() {
+  if (working_for == this) return false;
   closed_.store(true);
   if (getpid() != owner_) {
     // In a forked child the threads do not exist, and the pool's condition variable still waits for them: leave it all be.
     (void)pool_.release();
-    return;
+    return true;
   }
-  pool_.reset();
+  std::unique_ptr<ThreadPool> pool;
+  {
+    const std::lock_guard lock(mutex_);
+    pool = std::move(pool_);
+  }
+  return true;  // the threads are joined as `pool` goes, without the lock
 }
 
 void Engine::work(Job& job) {
+  working_for = this;
   const auto n = int64_t(job.samples.size());
   for (int64_t i; !closed_.load(std::memory_order_relaxed) && (i = job.next.fetch_add(1)) < n;) {
     const Sample& sample = job.samples[size_t(i)];

@@ -79,9 +79,11 @@ class Engine {
   Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks);
   ~Engine() { close(); }
 
+  // After close() it does nothing.
   void submit(const std::shared_ptr<Job>& job);
-  // Ends what has begun, drops the rest, joins the threads. Jobs that were dropped never become done.
-  void close();
+  // Ends what has begun, drops the rest, joins the threads. Jobs that were dropped never become done. On one of its own
+  // threads, which cannot wait for itself, it does nothing and returns false.
+  bool close();
   const Times& times() const { return times_; }
 
  private:
@@ -94,6 +96,7 @@ class Engine {
   Times times_;
   std::atomic<bool> closed_{false};
   const pid_t owner_;  // the process that has the threads
+  std::mutex mutex_;  // of the pointer below: one thread may close what another submits to
   std::unique_ptr<ThreadPool> pool_;
 };
 

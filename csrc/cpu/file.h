@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "render.h"
+#include "memory.h"
 
 namespace fastssl::cpu {
 

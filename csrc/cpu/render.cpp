@@ -73,41 +73,43 @@ int list_actions(const ViewSpec& spec, const ViewPlan& plan, Action* list) {
 }
 constexpr int kMaxActions = 4 + core::kMaxSteps;
 
-std::string numbers(float a, float b) { return std::to_string(a) + " and " + std::to_string(b); }
+[[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
+
+std::string by(float height, float width) { return std::to_string(int(height)) + " x " + std::to_string(int(width)); }
+
+bool is_flag(float v) { return v == 0 || v == 1; }
 
 // An edited plan is checked here; one that was drawn always passes.
 void check(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan) {
-  if (spec.size < 1 || spec.size > kMaxSize) {
-    throw std::invalid_argument("render: a view's size is " + std::to_string(spec.size) +
-                                "; it must be from 1 to 16384 pixels");
-  }
-  if (image.height < 1 || image.width < 1) throw std::invalid_argument("render: an image has no pixel");
+  if (spec.size < 1 || spec.size > kMaxSize)
+    refuse("a view's size is " + std::to_string(spec.size) + "; it must be from 1 to 16384 pixels");
+  if (image.height < 1 || image.width < 1) refuse("it has no pixel");
   if (plan.source_height != float(image.height) || plan.source_width != float(image.width)) {
-    throw std::invalid_argument("render: the plan was drawn for an image of " +
-                                std::to_string(int(plan.source_height)) + " x " +
-                                std::to_string(int(plan.source_width)) + " pixels (height x width), this one has " +
-                                std::to_string(image.height) + " x " + std::to_string(image.width) +
-                                "; draw it with the sizes of these images, in this order");
+    refuse("the plan was drawn for " + by(plan.source_height, plan.source_width) +
+           " pixels (height x width), this image has " + by(float(image.height), float(image.width)) +
+           "; draw it with the sizes of these images, in this order");
   }
   const bool inside = plan.top >= 0 && plan.left >= 0 && plan.height > 0 && plan.width > 0 &&
                       plan.top + plan.height <= float(image.height) && plan.left + plan.width <= float(image.width);
   if (!inside) {
-    throw std::invalid_argument("render: the crop (top and left " + numbers(plan.top, plan.left) +
-                                ", height and width " + numbers(plan.height, plan.width) +
-                                ") does not lie inside the image of " + std::to_string(image.height) + " x " +
-                                std::to_string(image.width) + " pixels");
+    refuse("the crop (top " + std::to_string(plan.top) + ", left " + std::to_string(plan.left) + ", height " +
+           std::to_string(plan.height) + ", width " + std::to_string(plan.width) +
+           ") does not lie inside the image of " + by(float(image.height), float(image.width)) +
+           " pixels (height x width)");
   }
+  if (!is_flag(plan.flip_h) || !is_flag(plan.flip_v) || !is_flag(plan.grayscale))
+    refuse("flip_h, flip_v and grayscale must be 0 or 1");
+  if (plan.turns != 0 && plan.turns != 1 && plan.turns != 2 && plan.turns != 3) refuse("turns must be 0, 1, 2 or 3");
   int seen = 0;
-  for (float which : plan.order) seen |= which >= 0 && which <= 3 ? 1 << int(which) : 16;
-  if (seen != 15) throw std::invalid_argument("render: order0 to order3 must be a permutation of 0, 1, 2, 3");
-  const bool finite = std::isfinite(plan.brightness) && std::isfinite(plan.contrast) && std::isfinite(plan.saturation);
-  if (!finite || !(std::abs(plan.hue) <= 0.5f)) {
-    throw std::invalid_argument("render: brightness, contrast and saturation must be finite, and hue from -0.5 to 0.5");
+  for (float which : plan.order) seen |= which == 0 || which == 1 || which == 2 || which == 3 ? 1 << int(which) : 16;
+  if (seen != 15) refuse("order0 to order3 must be a permutation of 0, 1, 2, 3");
+  for (float factor : {plan.brightness, plan.contrast, plan.saturation}) {
+    if (!(factor >= 0) || !std::isfinite(factor))
+      refuse("brightness, contrast and saturation must be finite and at least 0");
   }
-  if (!(plan.sigma_px >= 0 && plan.sigma_px <= 1000)) {
-    throw std::invalid_argument("render: sigma_px must be from 0 to 1000, got " + std::to_string(plan.sigma_px));
-  }
-  if (!(plan.turns >= 0 && plan.turns < 4)) throw std::invalid_argument("render: turns must be 0, 1, 2 or 3");
+  if (!(std::abs(plan.hue) <= 0.5f)) refuse("hue must be from -0.5 to 0.5, a part of the circle");
+  if (!(plan.sigma_px >= 0 && plan.sigma_px <= 1000)) refuse("sigma_px must be from 0 to 1000");
+  if (!(plan.solarize >= 0)) refuse("solarize must be a threshold of at least 0, or infinity for none");
 }
 
 // Index -1 is 1, index n is n - 2: the border is not repeated. Goes to and fro where the image is smaller than the reach.

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "../core/plan.h"
+#include "memory.h"
 #include "rows.h"
 
 namespace fastssl::cpu {
@@ -24,34 +24,11 @@ struct Output {
   bool channels_last = false;
 };
 
-// Memory that grows and is not initialized.
-template <typename T>
-class Scratch {
- public:
-  T* at_least(size_t n) {
-    if (n > size_) {
-      data_.reset();  // first give back, then take
-      size_ = 0;
-      data_.reset(new T[n]);
-      size_ = n;
-    }
-    return data_.get();
-  }
-  size_t bytes() const { return size_ * sizeof(T); }
-  void free() {
-    data_.reset();
-    size_ = 0;
-  }
-
- private:
-  std::unique_ptr<T[]> data_;
-  size_t size_ = 0;
-};
-
 // Renders views one after another; owns the memory between the passes. One per thread.
 class Renderer {
  public:
-  // Throws std::invalid_argument where the plan does not fit the image or the spec cannot be rendered.
+  // Throws std::invalid_argument where the plan does not fit the image or the spec cannot be rendered, in words that can
+  // follow a sample's name and a colon.
   void render(const ImageView& image, const core::ViewSpec& spec, const core::ViewPlan& plan, const Output& out,
               int64_t position);
 

@@ -34,10 +34,21 @@ _WAIT_MILLISECONDS = 100
 _live: weakref.WeakSet[Iteration] = weakref.WeakSet()
 
 
+# The garbage collector may let go of an iteration on one of its own threads, which cannot wait for itself to end. Such an
+# engine is kept here until somebody else can close it.
+_unclosed: list[_C.Engine] = []
+
+
 @atexit.register
 def _close_all() -> None:
-    for iteration in list(_live):
+    live = list(_live)
+    for iteration in live:
         iteration.close()
+    _unclosed.clear()
+    # Another thread may be waiting for a batch, without Python's lock; let it come back while there is an interpreter.
+    deadline = time.monotonic() + 20 * _WAIT_MILLISECONDS / 1000
+    while any(iteration._waiters for iteration in live) and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 @dataclass
@@ -70,8 +81,8 @@ class Iteration(Iterator[Batch]):
         self._pending: deque[_Flight] = deque()
         self._started = time.perf_counter()
         self._waited = 0.0
+        self._waiters = 0
         self._images = 0
-        self._closed = False
         self._bad = {fault.index for fault in loader.errors}
         self._pool = _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
         self._engine = _C.Engine(
@@ -81,7 +92,9 @@ class Iteration(Iterator[Batch]):
             fetch=_fetcher(loader.source),
             decode_other=lambda data: _pixels(decode_other(data)),
         )
+        self._closed = False
         _live.add(self)
+        _unclosed.clear()
 
     def _all_steps(self, epoch: int, position: int) -> Iterator[tuple[Step, list[int]]]:
         order = self._loader.order
@@ -137,8 +150,14 @@ class Iteration(Iterator[Batch]):
 
     def _wait(self, job: Any) -> None:
         started = time.perf_counter()
-        while not job.wait(_WAIT_MILLISECONDS):
-            pass  # back in Python, where Ctrl-C becomes an exception
+        self._waiters += 1
+        try:
+            while not job.wait(_WAIT_MILLISECONDS):
+                # Back in Python, where Ctrl-C becomes an exception.
+                if self._closed:
+                    raise RuntimeError("Loader: the iteration was closed by another thread while this one waited.")
+        finally:
+            self._waiters -= 1
         self._waited += time.perf_counter() - started
 
     def __next__(self) -> Batch:
@@ -249,7 +268,8 @@ class Iteration(Iterator[Batch]):
             return
         self._closed = True
         _live.discard(self)
-        self._engine.close()
+        if not self._engine.close():
+            _unclosed.append(self._engine)
         self._pool.close()
         self._pending.clear()
 

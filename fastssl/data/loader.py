@@ -89,7 +89,7 @@ class Loader:
         self.source = as_source(source)
         self.recipe = recipe
         self.batch_size = _check_count("batch_size", batch_size, 1)
-        self.device = torch.device(device)
+        self.device = _device(device)
         self.seed = seed
         self.epochs = _check_count("epochs", epochs, 1)
         self.prefetch = _check_count("prefetch", prefetch, 0)
@@ -151,7 +151,7 @@ class Loader:
         check_key("Loader.load_state_dict", self.seed, state["epoch"])
         if not 0 <= state["position"] <= len(self.source):
             raise ValueError(
-                f"Loader.load_state_dict: position {state['position']} is not within the {len(self.source)} samples of the source."
+                f"Loader.load_state_dict: position {state['position']} is not within the {len(self.source)} samples."
             )
         self.epoch = state["epoch"]
         self._resume = state["position"]
@@ -164,9 +164,16 @@ class Loader:
 
         Returns:
             `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed
-            over `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty before the first.
+            over `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty at first.
         """
         return dict(self._stats)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'Loader: device={device!r} must be a device of torch, such as "cpu" or "cuda:0".') from error
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

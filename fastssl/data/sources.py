@@ -75,6 +75,8 @@ class ImageFolder(Source):
     ) -> None:
         if layout not in ("auto", "classes", "flat"):
             raise ValueError(f'ImageFolder: layout={layout!r} must be "auto", "classes" or "flat".')
+        if isinstance(extensions, str) or not all(isinstance(e, str) and e.startswith(".") for e in extensions):
+            raise ValueError(f"ImageFolder: extensions={extensions!r} must be a list of endings, as ('.jpg', '.png').")
         self.root = os.fspath(root)
         self.extensions = tuple(extension.lower() for extension in extensions)
         if not os.path.exists(self.root):

@@ -102,8 +102,8 @@ def _cloud(rng: np.random.Generator, side: int) -> Array:
     """Random smooth field (side, side), zero mean, unit deviation: octaves of noise, each at half the strength."""
     field = np.zeros((side, side), np.float32)
     at = np.linspace(0, 1, side, dtype=np.float32)
-    for octave in range(int(rng.integers(2, 5))):
-        cells = 2 ** (octave + 1)
+    for octave in range(4):
+        cells = 3 * 2**octave
         knots = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
         low = np.minimum((at * cells).astype(np.int64), cells - 1)
         part = at * cells - low
@@ -121,14 +121,14 @@ def _two_colours(rng: np.random.Generator, contrast: float) -> tuple[Array, Arra
     first, second = rng.uniform(0.15, 0.85, 2)
     while abs(first - second) < contrast:
         first, second = rng.uniform(0.15, 0.85, 2)
-    tints = rng.uniform(-0.15, 0.15, (2, 3)).astype(np.float32)
+    tints = rng.uniform(-0.1, 0.1, (2, 3)).astype(np.float32)
     return np.float32(first) + tints[0], np.float32(second) + tints[1]
 
 
 def _to_pixels(samples: Array) -> Array:
     """Means over the samples of each pixel, (size, size, 1)."""
-    rows = sum(samples[i::_SAMPLES] for i in range(_SAMPLES))
-    return sum(rows[:, i::_SAMPLES] for i in range(_SAMPLES))[..., None] / _SAMPLES**2
+    size = len(samples) // _SAMPLES
+    return samples.reshape(size, _SAMPLES, size, _SAMPLES).mean((1, 3))[..., None]
 
 
 def draw_shape(name: str, *, size: int = 96, seed: int | tuple[int, ...] = 0) -> NDArray[np.uint8]:
@@ -159,7 +159,7 @@ def draw_shape(name: str, *, size: int = 96, seed: int | tuple[int, ...] = 0) ->
     x, y = at[None, :], at[:, None]
 
     # The shape: anywhere where at least most of it lies inside, upright or turned, whole or stretched a little.
-    radius = rng.uniform(0.3, 0.46)
+    radius = rng.uniform(0.34, 0.5)
     centre_x, centre_y = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2).tolist()
     turn = rng.uniform(0, 2 * np.pi)
     stretch = math.exp(rng.uniform(-0.2, 0.2))
@@ -186,10 +186,10 @@ def draw_shape(name: str, *, size: int = 96, seed: int | tuple[int, ...] = 0) ->
     dark_part = _to_pixels(inside * (1 - mix))
     picture = light * light_part + dark * dark_part + ground * (1 - light_part - dark_part)
     direction = rng.uniform(0, 2 * np.pi)
-    along = np.arange(size, dtype=np.float32) / size - 0.5
-    slope = math.cos(direction) * along[:, None] + math.sin(direction) * along
+    place = np.arange(size, dtype=np.float32) / size - 0.5
+    slope = math.cos(direction) * place[:, None] + math.sin(direction) * place
     picture = picture * (1 + rng.uniform(0, 0.5) * slope[..., None])  # light from one side
-    picture = picture + rng.uniform(0, 0.03) * rng.standard_normal(picture.shape, np.float32)  # the sensor's noise
+    picture = picture + 0.02 * rng.standard_normal(picture.shape, np.float32)  # the sensor's noise
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 

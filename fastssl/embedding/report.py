@@ -25,7 +25,7 @@ from fastssl.transforms.plan import Plan
 from fastssl.transforms.recipes import evaluation
 from fastssl.transforms.view import Recipe
 
-__all__ = ["Figure", "Neighbours", "Sample", "neighbour_rows", "sample_views", "write_report"]
+__all__ = ["Figure", "Neighbours", "Sample", "neighbour_rows", "sample_views", "source_indices", "write_report"]
 
 _THUMBNAIL = 112  # pixels
 
@@ -35,13 +35,15 @@ class Figure:
     """A number at the head of the report.
 
     Args:
-        value: As it is to be read, with its unit.
+        value: As it is to be read, without its unit.
         label: What it is.
+        unit: May be empty.
         note: In small print, may be empty.
     """
 
     value: str
     label: str
+    unit: str = ""
     note: str = ""
 
 
@@ -121,7 +123,7 @@ def neighbour_rows(
     """
     asked = train if queries is None else queries
     similarity, index = neighbours(train, rows if queries is None else queries[rows], k)
-    train_index, asked_index = _indices(train, train_source), _indices(asked, query_source)
+    train_index, asked_index = source_indices(train, train_source), source_indices(asked, query_source)
     out = []
     for row, near, similar in zip(rows, index.tolist(), similarity.tolist(), strict=True):
         images = [_pixels(query_source, asked_index[row]), *(_pixels(train_source, train_index[i]) for i in near)]
@@ -187,8 +189,8 @@ def _pixels(source: Source, index: int) -> Tensor:
     return ops.to_image(path if path is not None else source.fetch(index))
 
 
-def _indices(embeddings: Embeddings, source: Source) -> list[int]:
-    """The index in the source of each row: images that could not be read have none."""
+def source_indices(embeddings: Embeddings, source: Source) -> list[int]:
+    """The index in the source of each row of its embeddings, which lack the images that could not be read."""
     if len(embeddings) == len(source):
         return list(range(len(source)))
     index = {source.filename(i): i for i in range(len(source))}
@@ -231,12 +233,13 @@ _NEAR = (
     "Images nearest to the first of each row in the trained feature space, by cosine similarity. "
     "No label was used to train it."
 )
-_LOADER = "How fast views came from files, and where the loader's threads spent their time."
+_LOADER = "Where the loader's threads spent their time during training, and whether training waited for them."
 
 
 def _head(title: str, summary: str, figures: Sequence[Figure]) -> str:
     cards = "".join(
         f"<div><dt>{html.escape(figure.label)}</dt><dd>{html.escape(figure.value)}"
+        + (f" <i>{html.escape(figure.unit)}</i>" if figure.unit else "")
         + (f"<small>{html.escape(figure.note)}</small>" if figure.note else "")
         + "</dd></div>"
         for figure in figures
@@ -367,11 +370,12 @@ h1 { font-size: 2rem; line-height: 1.2; letter-spacing: -0.02em; margin: 0 0 .5r
 h2 { font-size: 1.25rem; letter-spacing: -0.01em; margin: 0 0 .25rem; }
 header p, section > p { color: var(--soft); max-width: 46rem; margin: 0 0 1.25rem; }
 section { margin-top: 3.5rem; border-top: 1px solid var(--line); padding-top: 1.5rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1rem; margin: 2rem 0 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem; margin: 2rem 0 0; }
 .figures > div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem 1.25rem; }
 .figures dt { color: var(--soft); font-size: .875rem; }
 .figures dd { margin: .15rem 0 0; font-size: 1.75rem; font-weight: 600; letter-spacing: -0.02em;
   font-variant-numeric: tabular-nums; }
+.figures i { font-style: normal; font-size: 1rem; font-weight: 500; letter-spacing: 0; white-space: nowrap; }
 .figures small { display: block; font-size: .8125rem; font-weight: 400; letter-spacing: 0; color: var(--soft); }
 figure { margin: 0; min-width: 0; }
 figure img { display: block; width: 100%; aspect-ratio: 1; border-radius: 6px; background: var(--line); }

@@ -159,6 +159,11 @@ def _render_into(
 ) -> None:
     table = []
     for i, image in enumerate(images):
+        if not isinstance(image, Tensor):
+            raise TypeError(
+                f"render: image {i} is a {type(image).__name__}; images are uint8 tensors, (H, W, 3), which "
+                "fastssl.ops.to_image makes."
+            )
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3 or image.device.type != "cpu":
             raise TypeError(
                 f"render: image {i} is {image.dtype}, {tuple(image.shape)}, on {image.device}; images are uint8, (H, W, 3), on "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 import zlib
 from dataclasses import dataclass
@@ -294,6 +295,7 @@ class _Run:
                 unit="img",
                 disable=not progress,
                 dynamic_ncols=True,
+                mininterval=0.5 if sys.stderr.isatty() else 15.0,  # seconds; few lines where it ends up in a log
             )
             batches = iter(self.loader)
             try:
@@ -308,7 +310,7 @@ class _Run:
                     due = stop or epoch >= saved + checkpoint_every
                     if due or self.step % max(1, self.steps_per_epoch // _ROWS_PER_EPOCH) == 0:
                         loss = window.write(self.step, batch.epoch, lr)  # before saving: raises where it is not finite
-                        bar.set_description(f"epoch {batch.epoch + 1}/{epochs}, loss {loss:.3f}")
+                        bar.set_description(f"epoch {batch.epoch + 1}/{epochs}, loss {loss:.3f}", refresh=False)
                     if due:
                         self.save(folder)
                         saved = epoch

@@ -76,8 +76,12 @@ class Plan:
         if len(chosen) != len(sizes):
             raise ValueError(f"Plan.draw: {len(sizes)} sizes need as many indices, got {len(chosen)}.")
         check_key("Plan.draw", seed, epoch)
-        if any(height < 1 or width < 1 for height, width in sizes) or any(i < 0 for i in chosen):
-            raise ValueError("Plan.draw: sizes are (height, width) of at least 1 pixel, and indices at least 0.")
+        for size in sizes:
+            pair = isinstance(size, tuple | list) and len(size) == 2
+            if not pair or not all(isinstance(side, int) and 1 <= side < 2**24 for side in size):
+                raise ValueError(f"Plan.draw: sizes holds {size!r}; each is (height, width) in pixels, at least 1.")
+        if any(i < 0 for i in chosen):
+            raise ValueError(f"Plan.draw: indices={chosen} must be at least 0.")
         data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)))
         _C.draw(views, list(sizes), seed, epoch, chosen, 0, data.data_ptr())
         return Plan(data)
