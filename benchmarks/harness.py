@@ -36,6 +36,8 @@ PACKAGES = (
     "kornia nvidia-dali-cuda130"
 ).split()
 
+LOAD_AT_START = round(os.getloadavg()[0], 2)  # of the last minute; above some tenths, something else was running
+
 Run = Callable[[], Iterable[Any]]
 
 
@@ -210,7 +212,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(int(memory[1]) / 2**20) if memory else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_at_start": LOAD_AT_START,
         "gpu": None,
     }
     import torch
@@ -248,7 +250,7 @@ def report(name: str, results: Sequence[dict[str, Any]], **more: Any) -> dict[st
     """The JSON of one benchmark: what was measured, on what, with what, when."""
     return {
         "benchmark": name,
-        "command": " ".join(["python", *(os.path.relpath(a, ROOT) if os.path.exists(a) else a for a in sys.argv)]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "machine": machine(),

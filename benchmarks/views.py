@@ -437,8 +437,8 @@ def run_all(arguments: argparse.Namespace) -> None:
         paths, origin = find_jpegs(arguments.data, arguments.images, Path(scratch) / "generated")
         megapixels, kilobytes = describe(paths)
         print(f"{origin}, on average {megapixels:.2f} megapixels and {kilobytes:.0f} kB; {arguments.rounds} rounds")
-        if (load := os.getloadavg()[0]) > 0.5:
-            print(f"The machine is busy (load {load:.1f}): measure again when it is not.")
+        if harness.LOAD_AT_START > 0.5:
+            print(f"The machine is busy (load {harness.LOAD_AT_START}): measure again when it is not.")
         records = []
         for threads in arguments.threads:
             if threads > cores:

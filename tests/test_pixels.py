@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from fastssl import ops, recipes
+from fastssl.ops.render import encode_recipe
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import (
     IMAGENET,
@@ -508,6 +509,13 @@ def test_an_empty_batch_renders_to_empty_views():
     view = View(crop=Crop(size=8))
     (out,) = ops.render([], Plan.draw((view,), [], seed=0), (view,))
     assert out.shape == (0, 3, 8, 8)
+
+
+def test_render_is_a_well_formed_operator(drawn):
+    """Schema, fake tensors and tracing agree with what it does."""
+    batch, plan, view = drawn
+    arguments = ([image.contiguous() for image in batch], plan.data, encode_recipe((view,)), torch.float32, False, 1)
+    torch.library.opcheck(torch.ops.fastssl.render.default, arguments)
 
 
 def test_the_error_bound_would_catch_rounding_between_operations():

@@ -79,17 +79,17 @@ def test_a_run_stopped_within_an_epoch_goes_on_exactly(whole_run, photos, tmp_pa
 
 
 class Interrupting(ImageFolder):
-    """A folder that presses Ctrl-C when an image has been asked for so many times."""
+    """A folder that presses Ctrl-C when so many targets have been asked for."""
 
     def __init__(self, root, after):
         super().__init__(root)
         self.after, self.count = after, 0
 
-    def path(self, index):
+    def target(self, index):
         self.count += 1
         if self.count == self.after:
             signal.raise_signal(signal.SIGINT)
-        return super().path(index)
+        return super().target(index)
 
 
 @pytest.mark.parametrize("after", [1, 40])

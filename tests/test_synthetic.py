@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from fastssl.data.sources import ImageFolder
+from fastssl.data.subset import Subset
 from fastssl.data.synthetic import CLASSES, draw_shape, make_shapes
 from fastssl.embedding import Embeddings, knn_accuracy
 
@@ -88,3 +89,18 @@ def test_wrong_arguments_are_named(tmp_path):
         draw_shape("dotted-star", size=8)
     with pytest.raises(ValueError, match="n_per_class=0"):
         make_shapes(tmp_path, n_per_class=0)
+
+
+def test_a_subset_is_its_sources_images_in_the_order_given(photos):
+    folder = ImageFolder(photos)
+    some = Subset(folder, [20, 3])
+    assert len(some) == 2 and some.classes == ["cat", "dog", "owl"]
+    for i, index in enumerate([20, 3]):
+        assert (some.path(i), some.target(i), some.filename(i)) == (
+            folder.path(index),
+            folder.target(index),
+            folder.filename(index),
+        )
+        assert torch.equal(some.fetch(i), folder.fetch(index))
+    with pytest.raises(IndexError, match="no image 23; the source has 23"):
+        Subset(folder, [0, 23])

@@ -24,38 +24,40 @@ FASTSSL_HD float filter_weight(Filter filter, float t) {
 
 // One axis of a crop: [start, start + length) of the source becomes `size` pixels; taps stay within [low, high).
 struct Axis {
-  double start, length;
+  double start;
   int32_t size, low, high;
   Filter filter;
+  // From length and size: source pixels an output pixel, its reach on either side, and one over the filter's stretch.
+  double scale, support;
+  float inverse_stretch;
 };
+
+FASTSSL_HD Axis make_axis(double start, double length, int32_t size, int32_t low, int32_t high, Filter filter) {
+  const double scale = length / size;
+  const double stretch = larger(scale, 1.0);
+  return {start, size, low, high, filter, scale, filter_support(filter) * stretch, float(1.0 / stretch)};
+}
 
 struct Taps {
   int32_t first, count;
 };
 
-FASTSSL_HD double axis_stretch(const Axis& axis) { return larger(axis.length / axis.size, 1.0); }
-
 // Upper bound of the number of taps of any output pixel.
 FASTSSL_HD int32_t axis_max_taps(const Axis& axis) {
-  const double span = 2 * filter_support(axis.filter) * axis_stretch(axis);
-  return int32_t(smaller(span, double(axis.high - axis.low))) + 2;
+  return int32_t(smaller(2 * axis.support, double(axis.high - axis.low))) + 2;
 }
 
 // Writes the weights of output pixel i, and returns where in the source they begin and how many they are (at least 1).
 FASTSSL_HD Taps axis_taps(const Axis& axis, int32_t i, float* weight) {
-  const double scale = axis.length / axis.size;
-  const double stretch = axis_stretch(axis);
-  const double center = axis.start + (i + 0.5) * scale;
-  const double support = filter_support(axis.filter) * stretch;
+  const double center = axis.start + (i + 0.5) * axis.scale;
   // The casts truncate, and both arguments are made non-negative first.
-  int32_t first = int32_t(larger(center - support + 0.5, double(axis.low)));
-  int32_t last = int32_t(larger(smaller(center + support + 0.5, double(axis.high)), 0.0));
+  int32_t first = int32_t(larger(center - axis.support + 0.5, double(axis.low)));
+  int32_t last = int32_t(larger(smaller(center + axis.support + 0.5, double(axis.high)), 0.0));
   first = smaller(first, axis.high - 1);
   last = larger(last, first + 1);
-  const float inverse = float(1.0 / stretch);
   float total = 0;
   for (int32_t j = first; j < last; ++j) {
-    const float w = filter_weight(axis.filter, float(j + 0.5 - center) * inverse);
+    const float w = filter_weight(axis.filter, float(j + 0.5 - center) * axis.inverse_stretch);
     weight[j - first] = w;
     total += w;
   }
@@ -63,7 +65,8 @@ FASTSSL_HD Taps axis_taps(const Axis& axis, int32_t i, float* weight) {
     weight[0] = total = 1;
     last = first + 1;
   }
-  for (int32_t j = first; j < last; ++j) weight[j - first] /= total;
+  const float inverse = 1.0f / total;
+  for (int32_t j = first; j < last; ++j) weight[j - first] *= inverse;
   return {first, last - first};
 }
 

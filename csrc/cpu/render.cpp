@@ -164,7 +164,7 @@ struct Renderer::View {
     out_step = (interleaved ? 3 : 1) * size * element;
   }
 
-  void store(Planes row, int index) {
+  void store(const Planes& row, int index) {
     const int64_t at = index * out_step;
     rows.store(row, size, scale, bias, dtype, out[0] + at, out[1] + at, out[2] + at, interleaved);
   }
@@ -173,7 +173,7 @@ struct Renderer::View {
     const auto axis = [&](float start, float length, int extent) {
       const int low = int(std::floor(start));
       const int high = std::min(extent, int(std::ceil(double(start) + length)));
-      return core::Axis{start, length, size, low, std::max(high, low + 1), spec.filter};
+      return core::make_axis(start, length, size, low, std::max(high, low + 1), spec.filter);
     };
     x = axis(plan.left, plan.width, image.width);
     y = axis(plan.top, plan.height, image.height);
@@ -209,7 +209,7 @@ struct Renderer::View {
     own.sources_.resize(core::axis_max_taps(y));
   }
 
-  void resample_row(int index, Planes to) {
+  void resample_row(int index, const Planes& to) {
     const int from = plan.flip_v != 0 ? size - 1 - index : index;
     float* weight = own.y_weights_.at_least(1);
     const core::Taps taps = core::axis_taps(y, from, weight);
@@ -236,7 +236,7 @@ struct Renderer::View {
     }
   }
 
-  void blur_row(int which, int index, int radius, Planes to) {
+  void blur_row(int which, int index, int radius, const Planes& to) {
     float* padded = own.padded_.at_least(size_t(size) + 2 * radius);
     float* middle = padded + radius;
     float* targets[3] = {to.r, to.g, to.b};
@@ -255,7 +255,7 @@ struct Renderer::View {
     }
   }
 
-  void apply(const Action& action, float mean, Planes row) {
+  void apply(const Action& action, float mean, const Planes& row) {
     switch (action.op) {
       case Op::Brightness: return rows.brightness(row, size, action.value);
       case Op::Contrast: return rows.contrast(row, size, action.value, mean);

@@ -30,22 +30,22 @@ struct RowKernels {
   void (*vertical)(const uint8_t* const* rows, const float* weight, int taps, int n, float* out);
   // Interleaved RGB row to planes, size pixels, mirrored on request, clamped to [0, 1]. Reads 4 floats a tap: `row` has one to spare.
   // `scratch` holds 4 * size floats.
-  void (*horizontal)(const float* row, const TapTable& taps, int size, bool mirror, float* scratch, Planes out);
-  void (*brightness)(Planes row, int n, float factor);
-  void (*contrast)(Planes row, int n, float factor, float mean);
-  void (*saturation)(Planes row, int n, float factor);
-  void (*hue)(Planes row, int n, float turn);
-  void (*grayscale)(Planes row, int n);
-  void (*solarize)(Planes row, int n, float threshold);
+  void (*horizontal)(const float* row, const TapTable& taps, int size, bool mirror, float* scratch, const Planes& out);
+  void (*brightness)(const Planes& row, int n, float factor);
+  void (*contrast)(const Planes& row, int n, float factor, float mean);
+  void (*saturation)(const Planes& row, int n, float factor);
+  void (*hue)(const Planes& row, int n, float turn);
+  void (*grayscale)(const Planes& row, int n);
+  void (*solarize)(const Planes& row, int n, float threshold);
   // Sum of core::luma_fixed over the row.
-  int64_t (*luma_sum)(Planes row, int n);
+  int64_t (*luma_sum)(const Planes& row, int n);
   // out[i] = weight[0] * rows[radius][i] + sum over k of weight[k] * (rows[radius - k][i] + rows[radius + k][i]).
   void (*blur_vertical)(const float* const* rows, const float* weight, int radius, int n, float* out);
   // The same along a row that has `radius` more floats on either side.
   void (*blur_horizontal)(const float* row, const float* weight, int radius, int n, float* out);
   // scale * v + bias a channel, cast, written as three planes or interleaved; r, g and b are where the three channels go.
-  void (*store)(Planes row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g, void* b,
-                bool interleaved);
+  void (*store)(const Planes& row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g,
+                void* b, bool interleaved);
 };
 
 // The kernels for this machine; the environment variable FASTSSL_SIMD (generic, v3, v4) asks for fewer.

@@ -64,7 +64,7 @@ FASTSSL_HD Lanes sum_taps(const float* p, const float* w) {
   return sum;
 }
 
-FASTSSL_HD void deinterleave(const float* __restrict from, int size, Planes out) {
+FASTSSL_HD void deinterleave(const float* __restrict from, int size, const Planes& out) {
   float* __restrict r = out.r;
   float* __restrict g = out.g;
   float* __restrict b = out.b;
@@ -88,7 +88,7 @@ void horizontal_taps(const float* row, const TapTable& taps, int size, float* to
   }
 }
 
-void horizontal(const float* row, const TapTable& taps, int size, bool mirror, float* scratch, Planes out) {
+void horizontal(const float* row, const TapTable& taps, int size, bool mirror, float* scratch, const Planes& out) {
   float* to = mirror ? scratch + 4 * int64_t(size - 1) : scratch;
   const int step = mirror ? -4 : 4;
   switch (taps.count) {
@@ -106,7 +106,7 @@ void horizontal(const float* row, const TapTable& taps, int size, bool mirror, f
 }
 
 template <typename F>
-FASTSSL_HD void each(Planes row, int n, F f) {
+FASTSSL_HD void each(const Planes& row, int n, F f) {
   float* __restrict r = row.r;
   float* __restrict g = row.g;
   float* __restrict b = row.b;
@@ -118,31 +118,31 @@ FASTSSL_HD void each(Planes row, int n, F f) {
   }
 }
 
-void brightness(Planes row, int n, float factor) {
+void brightness(const Planes& row, int n, float factor) {
   each(row, n, [=](Rgb<float> p) { return core::brightness(p, factor); });
 }
-void contrast(Planes row, int n, float factor, float mean) {
+void contrast(const Planes& row, int n, float factor, float mean) {
   each(row, n, [=](Rgb<float> p) { return core::contrast(p, factor, mean); });
 }
-void saturation(Planes row, int n, float factor) {
+void saturation(const Planes& row, int n, float factor) {
   each(row, n, [=](Rgb<float> p) { return core::saturation(p, factor); });
 }
-void hue(Planes row, int n, float turn) {
+void hue(const Planes& row, int n, float turn) {
   each(row, n, [=](Rgb<float> p) { return core::hue(p, turn); });
 }
-void grayscale(Planes row, int n) {
+void grayscale(const Planes& row, int n) {
   each(row, n, [](Rgb<float> p) {
     const float l = core::luma(p);
     return Rgb<float>{l, l, l};
   });
 }
-void solarize(Planes row, int n, float threshold) {
+void solarize(const Planes& row, int n, float threshold) {
   each(row, n, [=](Rgb<float> p) {
     return Rgb<float>{core::solarize(p.r, threshold), core::solarize(p.g, threshold), core::solarize(p.b, threshold)};
   });
 }
 
-int64_t luma_sum(Planes row, int n) {
+int64_t luma_sum(const Planes& row, int n) {
   int32_t sum = 0;
   for (int i = 0; i < n; ++i) sum += core::luma_fixed(core::luma(Rgb<float>{row.r[i], row.g[i], row.b[i]}));
   return sum;
@@ -215,7 +215,7 @@ FASTSSL_HD float to_float32(float v) { return v; }
 FASTSSL_HD uint8_t to_uint8(float v) { return uint8_t(int32_t(fused(v, 255.0f, 0.5f))); }
 
 template <typename T, T (*kCast)(float)>
-void store_as(Planes row, int n, const float scale[3], const float bias[3], void* r, void* g, void* b,
+void store_as(const Planes& row, int n, const float scale[3], const float bias[3], void* r, void* g, void* b,
               bool interleaved) {
   const float* __restrict from[3] = {row.r, row.g, row.b};
   void* to[3] = {r, g, b};
@@ -236,7 +236,7 @@ void store_as(Planes row, int n, const float scale[3], const float bias[3], void
   }
 }
 
-void store(Planes row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g, void* b,
+void store(const Planes& row, int n, const float scale[3], const float bias[3], DType dtype, void* r, void* g, void* b,
            bool interleaved) {
   switch (dtype) {
     case DType::Float32: return store_as<float, to_float32>(row, n, scale, bias, r, g, b, interleaved);

@@ -219,7 +219,7 @@ void test_render() {
 void test_taps() {
   for (const auto filter : {core::Filter::Bilinear, core::Filter::Bicubic}) {
     for (const double length : {0.25, 1.0, 7.0, 300.5}) {
-      const core::Axis axis{2.5, length, 9, 2, 2 + std::max(1, int(std::ceil(length + 0.5))), filter};
+      const core::Axis axis = core::make_axis(2.5, length, 9, 2, 2 + std::max(1, int(std::ceil(length + 0.5))), filter);
       std::vector<float> weight(size_t(core::axis_max_taps(axis)));
       for (int i = 0; i < axis.size; ++i) {
         const core::Taps taps = core::axis_taps(axis, i, weight.data());

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fastssl import methods
 from fastssl.data.faults import OnError
 from fastssl.data.loader import Loader
-from fastssl.data.sources import ImageFolder, Source, as_source
+from fastssl.data.sources import Source, as_source
 from fastssl.methods import Method
 from fastssl.methods.method import SMALL_IMAGE
 from fastssl.models import backbones
@@ -371,8 +371,8 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _fingerprint(source: Source) -> str:
-    """Tells one set of images from another, by number and names."""
-    names = "\n".join(source.filename(i) for i in range(len(source))) if isinstance(source, ImageFolder) else ""
+    """Tells one set of images from another, by number and, where they are files, by names."""
+    names = "\n".join(source.filename(i) for i in range(len(source)) if source.path(i) is not None)
     return f"{len(source)} images, {zlib.crc32(names.encode(errors='surrogateescape')):08x}"
 
 

@@ -1,0 +1,53 @@
+"""Some of the images of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fastssl.data.sources import Source
+from fastssl.ops.decode import Encoded
+
+__all__ = ["Subset"]
+
+
+class Subset(Source):
+    """The images of a source at some indices, in their order; its targets and class names stay those of the source.
+
+    Args:
+        source: Of the images.
+        indices: In the source.
+
+    Attributes:
+        classes: The source's names of classes; empty if it has none.
+
+    Raises:
+        IndexError: The source has no such index.
+
+    >>> from fastssl.data.sources import DatasetSource
+    >>> Subset(DatasetSource([("a.jpg", 0), ("b.jpg", 1), ("c.jpg", 1)]), [2, 0]).filename(0)
+    '2'
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        wrong = [index for index in indices if not 0 <= index < len(source)]
+        if wrong:
+            raise IndexError(f"Subset: there is no image {wrong[0]}; the source has {len(source)}, from 0 on.")
+        self.source, self.indices = source, list(indices)
+        self.classes: list[str] = list(getattr(source, "classes", None) or [])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def path(self, index: int) -> str | None:
+        return self.source.path(self.indices[index])
+
+    def fetch(self, index: int) -> Encoded | Tensor:
+        return self.source.fetch(self.indices[index])
+
+    def target(self, index: int) -> int:
+        return self.source.target(self.indices[index])
+
+    def filename(self, index: int) -> str:
+        return self.source.filename(self.indices[index])
