@@ -7,9 +7,10 @@ images, with the training images as the bank. What is drawn differs, since each 
 
 Counted as training: everything from the first batch asked for to the last step, the workers' start included. The
 network is small (a ResNet of one block a stage, bfloat16 where the processor has it), so that two cores train it in
-minutes; that also makes the data path a larger share of the time than with a large network.
+minutes; that also makes the data path a larger share of the time than with a large network. Where workers and torch's
+threads share few cores, torch may be faster with fewer threads: try `--train-threads 1` before comparing times.
 
-    python benchmarks/cifar10.py                       both arms, 50,000 images, 12 epochs
+    python benchmarks/cifar10.py                       both arms, 50,000 images, 16 epochs
     python benchmarks/cifar10.py --images 5000 --epochs 2
     python benchmarks/cifar10.py --lightly-loss        both arms with lightly's NTXentLoss in place of fastssl's
 
@@ -232,7 +233,7 @@ def knn_accuracy(backbone: nn.Module, bank: Path, test: Path, options: argparse.
 def run_arm(options: argparse.Namespace) -> dict[str, Any]:
     from fastssl.models.modules import SimCLRProjectionHead
 
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.train_threads)
     torch.manual_seed(options.seed)
     cache, data = Path(options.cache), Path(options.data)
     bank, test = unpacked(data, "train", options.images, cache), unpacked(data, "test", None, cache)
@@ -264,10 +265,10 @@ def run_all(options: argparse.Namespace) -> None:
     Path(options.cache).mkdir(parents=True, exist_ok=True)
     arms = []
     for arm in options.arms:
-        print(f"{arm}: {options.epochs} epochs, batches of {options.batch_size}, {options.threads} threads", flush=True)
+        print(f"{arm}: {options.epochs} epochs, batches of {options.batch_size}", flush=True)
         with tempfile.NamedTemporaryFile(suffix=".json") as result:
             command = [sys.executable, __file__, *sys.argv[1:], "--arm", arm, "--result", result.name]
-            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(options.threads)})
+            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(options.train_threads)})
             arms.append(json.loads(Path(result.name).read_text()))
     if len({arm["initial_weights_sha256"] for arm in arms}) > 1 or len({arm["steps"] for arm in arms}) > 1:
         raise SystemExit("The arms began with different weights or took different numbers of steps: no comparison.")
@@ -276,7 +277,7 @@ def run_all(options: argparse.Namespace) -> None:
         print(
             f"\nk-NN accuracy, {arms[0]['arm']} minus {arms[1]['arm']}: {arms[0]['knn'] - arms[1]['knn']:+.2f} points"
         )
-    chosen = "images epochs batch_size width blocks threads seed bfloat16 lightly_loss".split()
+    chosen = "images epochs batch_size width blocks threads train_threads seed bfloat16 lightly_loss".split()
     settings = {name: getattr(options, name) for name in chosen}
     harness.write(harness.report("cifar10", arms, settings=settings), Path(options.out) if options.out else None)
 
@@ -298,12 +299,13 @@ def main() -> None:
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "fastssl-cifar10"), help="where to unpack")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--images", type=int, help="training images, in equal parts from each class (all)")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--width", type=int, default=32, help="channels of the first stage")
     parser.add_argument("--blocks", type=int, default=1, help="residual blocks of a stage")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the Loader, workers of the DataLoader")
     parser.add_argument(
-        "--threads", type=int, default=2, help="threads of torch and of the Loader, workers of the DataLoader"
+        "--train-threads", type=int, default=2, help="threads of torch, which share the cores with those"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=has_bfloat16())

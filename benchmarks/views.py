@@ -409,7 +409,7 @@ def run_pinned(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch:
-        paths = [Path(p) for p in json.loads(arguments.paths)]
+        paths = [Path(p) for p in json.loads(Path(arguments.paths).read_text())]
         folder = Path(scratch) / "images"
         folder.mkdir()
         for i, path in enumerate(paths):
@@ -439,6 +439,8 @@ def run_all(arguments: argparse.Namespace) -> None:
         print(f"{origin}, on average {megapixels:.2f} megapixels and {kilobytes:.0f} kB; {arguments.rounds} rounds")
         if harness.LOAD_AT_START > 0.5:
             print(f"The machine is busy (load {harness.LOAD_AT_START}): measure again when it is not.")
+        listed = Path(scratch) / "paths.json"
+        listed.write_text(json.dumps([str(path) for path in paths]))
         records = []
         for threads in arguments.threads:
             if threads > cores:
@@ -446,7 +448,7 @@ def run_all(arguments: argparse.Namespace) -> None:
                 continue
             out = Path(scratch) / f"{threads}.json"
             command = [sys.executable, __file__, "--pinned", str(threads), "--rounds", str(arguments.rounds)]
-            command += ["--paths", json.dumps([str(p) for p in paths]), "--out", str(out)]
+            command += ["--paths", str(listed), "--out", str(out)]
             command += ["--tasks", *arguments.tasks] if arguments.tasks else []
             quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": str(threads)}
             subprocess.run(command, check=True, env={**os.environ, **quiet})
