@@ -530,3 +530,14 @@ def test_the_error_bound_would_catch_rounding_between_operations():
         x = getattr(reference, f"adjust_{operation}")(x, factor)
     largest, mean = off(torch.from_numpy(x), exact, view)
     assert largest > LARGEST and mean > MEAN
+
+
+def test_render_compiles_without_a_graph_break():
+    image = torch.from_numpy(images.photo(40, 50, seed=0))
+    recipe = recipes.simclr(16)
+    plan = Plan.draw(recipe, [(40, 50)], seed=0)
+    compiled = torch.compile(
+        lambda image, data: fastssl.ops.render([image], data, recipe), fullgraph=True, backend="aot_eager"
+    )
+    for ours, eager in zip(compiled(image, plan.data), fastssl.ops.render([image], plan, recipe), strict=True):
+        assert torch.equal(ours, eager)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -82,7 +83,9 @@ class Iteration(Iterator[Batch]):
         self._started = time.perf_counter()
         self._waited = 0.0
         self._waiters = 0
+        self._lock = threading.Lock()
         self._images = 0
+        self._dropped, self._dropped_first = 0, ""
         self._bad = {fault.index for fault in loader.errors}
         self._pool = _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
         self._engine = _C.Engine(
@@ -161,6 +164,10 @@ class Iteration(Iterator[Batch]):
         self._waited += time.perf_counter() - started
 
     def __next__(self) -> Batch:
+        with self._lock:  # threads may share an iteration; each batch goes to one of them
+            return self._next()
+
+    def _next(self) -> Batch:
         if os.getpid() != self._pid:
             raise RuntimeError(
                 "Loader: this iteration was begun in another process, whose threads do not exist here; call iter(loader) here."
@@ -171,6 +178,10 @@ class Iteration(Iterator[Batch]):
             while True:
                 self._fill(max(1, self._loader.prefetch))
                 if not self._pending:
+                    if self._dropped and not self._images:
+                        raise DecodeError(
+                            f"Loader: none of {self._dropped} samples can be read; the first: {self._dropped_first}"
+                        )
                     raise StopIteration
                 batch = self._finish(self._pending.popleft())
                 if len(batch):
@@ -183,7 +194,7 @@ class Iteration(Iterator[Batch]):
             raise
 
     def _finish(self, flight: _Flight) -> Batch:
-        loader, step = self._loader, flight.step
+        loader, source, step = self._loader, self._loader.source, flight.step
         loader.epoch = step.epoch + 1  # an iteration that is broken off leaves its epoch behind
         self._wait(flight.job)
         indices = list(step.indices)
@@ -192,12 +203,13 @@ class Iteration(Iterator[Batch]):
             self._note(indices[position], reason)
             if loader.on_error == "skip":
                 dropped.add(position)
+                self._dropped += 1
+                self._dropped_first = self._dropped_first or f"{source.filename(indices[position])}: {reason}"
             else:
                 indices[position] = self._replace(flight, position)
         last = loader.order.steps_per_epoch(step.after) == 0
         loader._state = {"epoch": step.epoch + last, "position": 0 if last else step.after}
         self._images += len(indices) - len(dropped)
-        source = loader.source
         batch = Batch(
             views=flight.views,
             targets=torch.tensor([source.target(i) for i in indices], dtype=torch.int64),

@@ -139,6 +139,8 @@ class Loader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Makes the next iteration go on exactly where `state` was taken, also with other threads, batch size or world size.
 
+        What is left of the epoch counts as the first of the `epochs` of that iteration.
+
         Raises:
             ValueError: The state is of another seed, or does not fit this source.
         """

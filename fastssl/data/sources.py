@@ -123,12 +123,15 @@ class ImageFolder(Source):
 
     def _inside(self, folder: str) -> list[str]:
         """All images below, in the order of torchvision: by folder, then by name."""
-        return sorted(self._walk(folder), key=os.path.split)
+        return sorted(self._walk(folder, frozenset([os.path.realpath(self.root)])), key=os.path.split)
 
-    def _walk(self, folder: str) -> Iterator[str]:
+    def _walk(self, folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+        real = os.path.realpath(folder)
+        if real in above:  # a link to a folder that it lies in: all of it is listed already
+            return
         for entry in _sorted_entries(folder):
             if entry.is_dir():
-                yield from self._walk(entry.path)
+                yield from self._walk(entry.path, above | {real})
             elif self._is_image(entry.name):
                 yield entry.path
 

@@ -376,7 +376,8 @@ section { margin-top: 3.5rem; border-top: 1px solid var(--line); padding-top: 1.
 .figures dd { margin: .25rem 0 0; font-size: 1.6rem; line-height: 1.2; font-weight: 600; letter-spacing: -0.02em;
   font-variant-numeric: tabular-nums; }
 .figures i { font-style: normal; font-size: 1rem; font-weight: 500; letter-spacing: 0; white-space: nowrap; }
-.figures small { display: block; margin-top: .25rem; font-size: .8125rem; line-height: 1.4; font-weight: 400; letter-spacing: 0; color: var(--soft); }
+.figures small { display: block; margin-top: .25rem; font-size: .8125rem; line-height: 1.4; font-weight: 400;
+  letter-spacing: 0; color: var(--soft); }
 figure { margin: 0; min-width: 0; }
 figure img { display: block; width: 100%; aspect-ratio: 1; border-radius: 6px; background: var(--line); }
 figcaption { font-size: .75rem; line-height: 1.35; color: var(--soft); margin-top: .3rem; overflow-wrap: anywhere; }

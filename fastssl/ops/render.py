@@ -100,7 +100,6 @@ def render(
     Max error: 1/255 of the range of a channel before normalization, against float64.
     """
     encoded = encode_recipe(recipe)
-    check_format("render", encoded, dtype)
     data: Tensor = getattr(plan, "data", plan)
     if not isinstance(data, Tensor) or data.dtype != torch.float32:
         raise TypeError("render: plan must be a Plan, or its data, a float32 tensor.")
@@ -111,6 +110,7 @@ def render(
         )
     count = get_num_threads() if threads is None else check_threads("render", threads)
     if out is not None:
+        check_format("render", encoded, dtype)
         _check_out(out, len(images), encoded, dtype, channels_last)
         _render_into(list(images), data, encoded, dtype, channels_last, count, out)
         return list(out)
@@ -143,6 +143,7 @@ def _outputs(n: int, encoded: str, dtype: torch.dtype, channels_last: bool) -> l
 def _render(
     images: list[Tensor], plan: Tensor, recipe: str, dtype: torch.dtype, channels_last: bool, threads: int
 ) -> list[Tensor]:
+    check_format("render", recipe, dtype)
     out = _outputs(len(images), recipe, dtype, channels_last)
     _render_into(images, plan, recipe, dtype, channels_last, threads, out)
     return out

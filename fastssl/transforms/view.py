@@ -5,7 +5,6 @@ Every part is frozen, takes keywords only, and is checked where it is written.
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -289,6 +288,8 @@ class View:
         if not isinstance(self.order, tuple | list) or sorted(map(str, self.order)) != sorted(_STEPS):
             raise ValueError(f"View: order={self.order!r} must name each of {', '.join(_STEPS)} once.")
         object.__setattr__(self, "order", tuple(self.order))
+        # Made here and not when asked for, so that torch.compile need not follow.
+        object.__setattr__(self, "_json", _encode(self))
 
     @property
     def size(self) -> int:
@@ -301,7 +302,7 @@ class View:
 
     def encode(self) -> str:
         """The view as JSON with the names of the native ViewSpec, which the operators take."""
-        return _encode(self)
+        return self._json  # type: ignore[attr-defined]
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -321,7 +322,6 @@ def _factors(strength: float) -> list[float]:
     return [max(0.0, 1.0 - strength), 1.0 + strength]
 
 
-@functools.lru_cache(maxsize=256)
 def _encode(view: View) -> str:
     spec: dict[str, Any] = view.crop._encoded()
     spec["steps"] = list(view.order)
