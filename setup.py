@@ -27,9 +27,11 @@ class CMakeBuild(build_ext):
         options = {"Python_EXECUTABLE": sys.executable, "CMAKE_LIBRARY_OUTPUT_DIRECTORY": str(target.parent)}
         # Said anew each time: pip's isolated builds have their own ninja, in a folder that is gone afterwards.
         options["CMAKE_MAKE_PROGRAM"] = shutil.which("ninja") or "ninja"
-        for name in ("FASTSSL_CUDA", "FASTSSL_CUDA_ARCHS", "FASTSSL_SANITIZE", "JPEG_ROOT"):
-            if name in os.environ:
-                options[name] = os.environ[name]
+        # Said anew, too: CMake remembers, and an option that is no longer given must be forgotten.
+        for name, default in (("FASTSSL_CUDA", "AUTO"), ("FASTSSL_CUDA_ARCHS", "default"), ("FASTSSL_SANITIZE", "OFF")):
+            options[name] = os.environ.get(name, default)
+        if "JPEG_ROOT" in os.environ:
+            options["JPEG_ROOT"] = os.environ["JPEG_ROOT"]
         command = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         command += [f"-D{name}={value}" for name, value in options.items()]
         subprocess.run(command + shlex.split(os.environ.get("CMAKE_ARGS", "")), check=True)

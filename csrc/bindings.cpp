@@ -63,10 +63,34 @@ cpu::Fetched call(const py::function& f, Args... args) {
     return to_fetched(f(args...).template cast<py::tuple>());
   } catch (py::error_already_set& error) {
     const std::string reason = py::str(error.value());
+    if (error.matches(py::module_::import("fastssl._C").attr("DecodeError"))) throw cpu::DecodeError(reason);
     const std::string type = py::str(error.type().attr("__name__"));
-    throw cpu::DecodeError(type == "DecodeError" ? reason : type + ": " + reason);
+    throw cpu::DecodeError(type + ": " + reason);
   }
 }
+
+// The GIL on a native thread. The thread keeps its Python state for as long as it lives, so that a source's
+// threading.local, which may hold an open file, is not made anew for every sample.
+class ThreadGil {
+ public:
+  ThreadGil() {
+    static thread_local State state;
+    PyEval_RestoreThread(state.thread);
+  }
+  ~ThreadGil() { PyEval_SaveThread(); }
+  ThreadGil(const ThreadGil&) = delete;
+  ThreadGil& operator=(const ThreadGil&) = delete;
+
+ private:
+  struct State {
+    PyGILState_STATE before = PyGILState_Ensure();
+    PyThreadState* thread = PyEval_SaveThread();
+    ~State() {
+      PyEval_RestoreThread(thread);
+      PyGILState_Release(before);
+    }
+  };
+};
 
 class PyEngine {
  public:
@@ -74,11 +98,11 @@ class PyEngine {
       : fetch_(std::move(fetch)), decode_other_(std::move(decode_other)), view_count_(views.size()) {
     cpu::Callbacks callbacks;
     callbacks.fetch = [this](int64_t index) {
-      const py::gil_scoped_acquire gil;
+      const ThreadGil gil;
       return call(fetch_, index);
     };
     callbacks.decode_other = [this](const uint8_t* bytes, size_t size) {
-      const py::gil_scoped_acquire gil;
+      const ThreadGil gil;
       return call(decode_other_, py::memoryview::from_memory(bytes, ssize_t(size)));
     };
     engine_ = std::make_unique<cpu::Engine>(threads, std::move(views), seed, std::move(callbacks));

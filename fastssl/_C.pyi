@@ -74,7 +74,7 @@ class Engine:
         samples: Sequence[tuple[int, int]],
         epoch: int,
         repeat: int,
-        paths: Sequence[str],
+        paths: Sequence[bytes],
         outputs: Sequence[int],
         dtype: DType,
         channels_last: bool,

@@ -14,7 +14,7 @@ from fastssl.transforms.plan import Plan
 
 if TYPE_CHECKING:
     from fastssl.embedding.embed import Embeddings, embed
-    from fastssl.training.pretrain import pretrain
+    from fastssl.training.pretrain import PretrainResult, pretrain
 
 __all__ = [
     "Batch",
@@ -22,6 +22,7 @@ __all__ = [
     "Embeddings",
     "Loader",
     "Plan",
+    "PretrainResult",
     "__version__",
     "build_info",
     "data",
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 # Imported when first asked for: whoever only wants the loader need not pay for training.
 _LAZY = {
     "Embeddings": "fastssl.embedding.embed",
+    "PretrainResult": "fastssl.training.pretrain",
     "embed": "fastssl.embedding.embed",
     "pretrain": "fastssl.training.pretrain",
 }

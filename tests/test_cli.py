@@ -13,9 +13,10 @@ from fastssl.training.metrics import read_metrics
 TINY = ["--backbone", "test_resnet", "--input-size", "32", "--batch-size", "4", "--device", "cpu", "--quiet"]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def small_demo(monkeypatch):
     monkeypatch.setattr(cli, "_SHAPES_PER_CLASS", 3)
+    monkeypatch.setattr(cli, "_SPEED_SECONDS", 0.05)
 
 
 def run(*arguments, expect=0):
@@ -41,7 +42,7 @@ def test_the_same_command_goes_on_with_a_run(photos, tmp_path, capsys):
     assert "nothing left to do" in capsys.readouterr().out
 
 
-def test_demo_without_data_draws_trains_measures_and_reports(small_demo, tmp_path, capsys):
+def test_demo_without_data_draws_trains_measures_and_reports(tmp_path, capsys):
     run("demo", "--out", tmp_path, "--epochs", 1, *TINY)
     said = capsys.readouterr().out
     for pattern in (

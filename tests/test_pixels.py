@@ -536,8 +536,6 @@ def test_render_compiles_without_a_graph_break():
     image = torch.from_numpy(images.photo(40, 50, seed=0))
     recipe = recipes.simclr(16)
     plan = Plan.draw(recipe, [(40, 50)], seed=0)
-    compiled = torch.compile(
-        lambda image, data: fastssl.ops.render([image], data, recipe), fullgraph=True, backend="aot_eager"
-    )
-    for ours, eager in zip(compiled(image, plan.data), fastssl.ops.render([image], plan, recipe), strict=True):
+    compiled = torch.compile(lambda image, data: ops.render([image], data, recipe), fullgraph=True, backend="aot_eager")
+    for ours, eager in zip(compiled(image, plan.data), ops.render([image], plan, recipe), strict=True):
         assert torch.equal(ours, eager)

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <exception>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "../core/draw.h"
@@ -58,8 +59,8 @@ void Engine::submit(const std::shared_ptr<Job>& job) {
 }
 
 bool Engine::close() {
-  if (working_for == this) return false;
   closed_.store(true);
+  if (working_for == this) return false;
   if (getpid() != owner_) {
     // In a forked child the threads do not exist, and the pool's condition variable still waits for them: leave it all be.
     (void)pool_.release();
@@ -78,7 +79,7 @@ void Engine::work(Job& job) {
   const auto n = int64_t(job.samples.size());
   for (int64_t i; !closed_.load(std::memory_order_relaxed) && (i = job.next.fetch_add(1)) < n;) {
     const Sample& sample = job.samples[size_t(i)];
-    std::string reason;
+    std::optional<std::string> reason;
     try {
       process(job, sample);
     } catch (const std::bad_alloc&) {
@@ -86,9 +87,9 @@ void Engine::work(Job& job) {
     } catch (const std::exception& error) {
       reason = error.what();
     }
-    if (!reason.empty()) {
+    if (reason) {
       const std::lock_guard lock(job.mutex);
-      job.failed.push_back({sample.position, std::move(reason)});
+      job.failed.push_back({sample.position, reason->empty() ? "no reason was given" : std::move(*reason)});
     }
     if (job.left.fetch_sub(1) == 1) {
       const std::lock_guard lock(job.mutex);
@@ -110,24 +111,31 @@ void Engine::process(Job& job, const Sample& sample) {
   const int64_t read = now();
 
   ImageView image = fetched.image;
-  if (fetched.bytes && is_jpeg(fetched.bytes, fetched.size)) {
+  const bool jpeg = fetched.bytes && is_jpeg(fetched.bytes, fetched.size);
+  if (jpeg) {
     const ImageSize size = worker.jpeg.open(fetched.bytes, fetched.size);
     image = {nullptr, size.height, size.width, int64_t(3) * size.width};
-    uint8_t* pixels = worker.pixels.at_least(size_t(image.stride) * size.height);
-    worker.jpeg.decode(pixels, image.stride);
-    image.pixels = pixels;
   } else if (fetched.bytes) {
     // Assigned only afterwards: what is decoded must outlive the call.
     Fetched decoded = callbacks_.decode_other(fetched.bytes, fetched.size);
     fetched = std::move(decoded);
     image = fetched.image;
   }
-  const int64_t decoded = now();
 
+  // The plan needs no more than the size.
   core::ViewPlan* plans = job.plans + sample.position * int64_t(views_.size());
   for (size_t v = 0; v < views_.size(); ++v) {
     const core::DrawKey key{seed_, uint64_t(sample.index), sample.epoch, uint32_t(v), sample.repeat};
     plans[v] = core::draw_view(views_[v], key, image.height, image.width);
+  }
+  if (jpeg) {
+    uint8_t* pixels = worker.pixels.at_least(size_t(image.stride) * size_t(image.height));
+    worker.jpeg.decode(pixels, image.stride);
+    image.pixels = pixels;
+  }
+  const int64_t decoded = now();
+
+  for (size_t v = 0; v < views_.size(); ++v) {
     worker.renderer.render(image, views_[v], plans[v], job.outputs[v], sample.position);
   }
   times_.read += read - begin;

@@ -82,7 +82,7 @@ class Engine {
   // After close() it does nothing.
   void submit(const std::shared_ptr<Job>& job);
   // Ends what has begun, drops the rest, joins the threads. Jobs that were dropped never become done. On one of its own
-  // threads, which cannot wait for itself, it does nothing and returns false.
+  // threads, which cannot wait for itself, it lets the threads run out and returns false: call it again elsewhere.
   bool close();
   const Times& times() const { return times_; }
 

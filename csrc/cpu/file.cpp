@@ -29,7 +29,8 @@ DecodeError system_error(const char* what) { return DecodeError(std::string(what
 }  // namespace
 
 size_t read_file(const std::string& path, Scratch<uint8_t>& buffer) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK a pipe would keep us waiting before we can see that it is one; for files it means nothing.
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.fd < 0) throw system_error("cannot open");
   struct stat about;
   if (::fstat(file.fd, &about) != 0) throw system_error("cannot examine");

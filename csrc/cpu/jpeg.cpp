@@ -33,13 +33,12 @@ State* state_of(j_common_ptr info) {
   return static_cast<State*>(info->client_data);
 }
 
-// For CMYK as Adobe writes it (inverted) or not, as Pillow's convert("RGB") computes it.
-void cmyk_to_rgb(const uint8_t* from, int n, bool inverted, uint8_t* to) {
+// CMYK as Adobe writes it, inverted. Files that do not say who wrote them are taken for such, too, as Pillow takes them.
+void cmyk_to_rgb(const uint8_t* from, int n, uint8_t* to) {
   for (int i = 0; i < n; ++i, from += 4, to += 3) {
-    const int k = inverted ? from[3] : 255 - from[3];
+    const int k = from[3];
     for (int c = 0; c < 3; ++c) {
-      const int ink = inverted ? 255 - from[c] : from[c];
-      const int t = ink * k + 128;
+      const int t = (255 - from[c]) * k + 128;
       to[c] = uint8_t(k - ((t + (t >> 8)) >> 8));
     }
   }
@@ -115,7 +114,7 @@ void JpegDecoder::decode(uint8_t* pixels, int64_t stride) {
     const int64_t y = s->info.output_scanline;
     if (cmyk) {
       jpeg_read_scanlines(&s->info, &s->line, 1);
-      cmyk_to_rgb(s->line, int(s->info.output_width), s->info.saw_Adobe_marker, pixels + y * stride);
+      cmyk_to_rgb(s->line, int(s->info.output_width), pixels + y * stride);
     } else {
       constexpr int kRows = 16;
       JSAMPROW rows[kRows];

@@ -62,7 +62,7 @@ int list_actions(const ViewSpec& spec, const ViewPlan& plan, Action* list) {
         if (plan.grayscale != 0) list[n++] = {Op::Grayscale, 0};
         break;
       case Step::Blur:
-        if (plan.sigma_px > 0) list[n++] = {Op::Blur, plan.sigma_px};
+        if (core::gaussian_reaches(plan.sigma_px)) list[n++] = {Op::Blur, plan.sigma_px};
         break;
       case Step::Solarize:
         if (std::isfinite(plan.solarize)) list[n++] = {Op::Solarize, plan.solarize};
@@ -89,8 +89,11 @@ void check(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan) {
            " pixels (height x width), this image has " + by(float(image.height), float(image.width)) +
            "; draw it with the sizes of these images, in this order");
   }
-  const bool inside = plan.top >= 0 && plan.left >= 0 && plan.height > 0 && plan.width > 0 &&
-                      plan.top + plan.height <= float(image.height) && plan.left + plan.width <= float(image.width);
+  // In double: near the end of the image a float's sum would round to it.
+  const auto fits = [](double start, double length, int extent) {
+    return start >= 0 && start < extent && length > 0 && start + length <= extent;
+  };
+  const bool inside = fits(plan.top, plan.height, image.height) && fits(plan.left, plan.width, image.width);
   if (!inside) {
     refuse("the crop (top " + std::to_string(plan.top) + ", left " + std::to_string(plan.left) + ", height " +
            std::to_string(plan.height) + ", width " + std::to_string(plan.width) +

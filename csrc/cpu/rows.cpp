@@ -19,7 +19,9 @@ const RowKernels& choose() {
   const bool generic = asked && std::strcmp(asked, "generic") == 0;
   const bool v3 = asked && std::strcmp(asked, "v3") == 0;
   __builtin_cpu_init();
-  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("bmi") &&
+                      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt");
   const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512cd");

@@ -7,6 +7,7 @@ from fastssl.data.faults import Fault
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
 from fastssl.data.sources import DatasetSource, ImageFolder, Source
+from fastssl.data.subset import Subset
 
 __all__ = [
     "BaseCollateFunction",
@@ -20,4 +21,5 @@ __all__ = [
     "MultiViewCollate",
     "SimCLRCollateFunction",
     "Source",
+    "Subset",
 ]

@@ -36,8 +36,8 @@ _live: weakref.WeakSet[Iteration] = weakref.WeakSet()
 
 
 # The garbage collector may let go of an iteration on one of its own threads, which cannot wait for itself to end. Such an
-# engine is kept here until somebody else can close it.
-_unclosed: list[_C.Engine] = []
+# engine is kept here, with the memory it writes into, until somebody else can close it.
+_unclosed: list[tuple[_C.Engine, Any]] = []
 
 
 @atexit.register
@@ -45,11 +45,16 @@ def _close_all() -> None:
     live = list(_live)
     for iteration in live:
         iteration.close()
-    _unclosed.clear()
+    _close_rest()
     # Another thread may be waiting for a batch, without Python's lock; let it come back while there is an interpreter.
     deadline = time.monotonic() + 20 * _WAIT_MILLISECONDS / 1000
     while any(iteration._waiters for iteration in live) and time.monotonic() < deadline:
         time.sleep(0.001)
+
+
+def _close_rest() -> None:
+    """Closes what was let go of on a native thread, unless this is such a thread again."""
+    _unclosed[:] = [(engine, memory) for engine, memory in _unclosed if not engine.close()]
 
 
 @dataclass
@@ -57,7 +62,7 @@ class _Flight:
     """A batch that is being made."""
 
     step: Step
-    order: list[int]
+    order: Tensor
     views: list[Tensor]
     plan: Tensor
     job: Any
@@ -72,10 +77,14 @@ def _pixels(image: Tensor) -> tuple[int, int, int, int, Tensor]:
 
 
 class Iteration(Iterator[Batch]):
-    """Yields the batches of a Loader from (epoch, position) on; closes itself at the end, on errors, and when let go of."""
+    """Yields the batches of a Loader from (epoch, position) on, up to the epoch `end`.
 
-    def __init__(self, loader: Loader, epoch: int, position: int) -> None:
+    Closes itself at the end, on errors, and when let go of.
+    """
+
+    def __init__(self, loader: Loader, epoch: int, position: int, end: int) -> None:
         self._loader = loader
+        self.end = end
         self._pid = os.getpid()
         self._views = native_views(encode_recipe(loader.recipe))
         self._steps = self._all_steps(epoch, position)
@@ -87,21 +96,22 @@ class Iteration(Iterator[Batch]):
         self._images = 0
         self._dropped, self._dropped_first = 0, ""
         self._bad = {fault.index for fault in loader.errors}
+        self._crashes: list[Exception] = []
         self._pool = _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
         self._engine = _C.Engine(
             threads=loader.threads,
             views=self._views,
             seed=loader.seed,
-            fetch=_fetcher(loader.source),
+            fetch=_fetcher(loader.source, self._crashes),
             decode_other=lambda data: _pixels(decode_other(data)),
         )
         self._closed = False
         _live.add(self)
-        _unclosed.clear()
+        _close_rest()
 
-    def _all_steps(self, epoch: int, position: int) -> Iterator[tuple[Step, list[int]]]:
+    def _all_steps(self, epoch: int, position: int) -> Iterator[tuple[Step, Tensor]]:
         order = self._loader.order
-        for e in range(epoch, epoch + self._loader.epochs):
+        for e in range(epoch, self.end):
             samples = order.permutation(e)
             for step in order.steps(e, position, samples):
                 yield step, samples
@@ -118,7 +128,7 @@ class Iteration(Iterator[Batch]):
             samples=samples,
             epoch=step.epoch,
             repeat=repeat,
-            paths=[path or "" for path in paths],
+            paths=[os.fsencode(path or "") for path in paths],
             outputs=[view.data_ptr() for view in views],
             dtype=DTYPES[self._loader.dtype],
             channels_last=self._loader.channels_last,
@@ -195,8 +205,11 @@ class Iteration(Iterator[Batch]):
 
     def _finish(self, flight: _Flight) -> Batch:
         loader, source, step = self._loader, self._loader.source, flight.step
+        loader._resume = None  # taken up
         loader.epoch = step.epoch + 1  # an iteration that is broken off leaves its epoch behind
         self._wait(flight.job)
+        if self._crashes:
+            raise self._crashes[0]
         indices = list(step.indices)
         dropped: set[int] = set()
         for position, reason in sorted(flight.job.failures()):
@@ -208,7 +221,7 @@ class Iteration(Iterator[Batch]):
             else:
                 indices[position] = self._replace(flight, position)
         last = loader.order.steps_per_epoch(step.after) == 0
-        loader._state = {"epoch": step.epoch + last, "position": 0 if last else step.after}
+        loader._cursor = (step.epoch + last, 0 if last else step.after, self.end)
         self._images += len(indices) - len(dropped)
         batch = Batch(
             views=flight.views,
@@ -239,7 +252,7 @@ class Iteration(Iterator[Batch]):
         """Fills the place of a bad sample with the next good one in the order of the epoch, drawn as a repetition."""
         place, order = flight.step.places[position], flight.order
         for distance in range(1, len(order)):
-            index = order[(place + distance) % len(order)]
+            index = int(order[(place + distance) % len(order)])
             if index in self._bad:
                 continue
             job = self._submit([(index, position)], flight.step, min(distance, 255), flight.views, flight.plan)
@@ -281,19 +294,27 @@ class Iteration(Iterator[Batch]):
         self._closed = True
         _live.discard(self)
         if not self._engine.close():
-            _unclosed.append(self._engine)
-        self._pool.close()
+            _unclosed.append((self._engine, list(self._pending)))  # the threads still write into this memory
         self._pending.clear()
+        self._pool.close()
 
     def __del__(self) -> None:
         self.close()
 
 
-def _fetcher(source: Any) -> Any:
+def _fetcher(source: Any, crashes: list[Exception]) -> Any:
+    """What the engine calls for a sample without a path. It must not hold the iteration: that would be a cycle."""
+
     def fetch(index: int) -> tuple[Any, ...]:
-        image = source.fetch(index)
-        if isinstance(image, Tensor) and image.dim() == 3:
-            return _pixels(image)
-        return _pixels(to_image(image))
+        try:
+            image = source.fetch(index)
+            if isinstance(image, Tensor) and image.dim() == 3:
+                return _pixels(image)
+            return _pixels(to_image(image))
+        except (OSError, ValueError, RuntimeError):  # what readers and decoders raise: the sample is bad
+            raise
+        except Exception as error:  # a mistake in the source: the consumer gets it as it is
+            crashes.append(error)
+            raise
 
     return fetch

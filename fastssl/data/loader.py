@@ -103,6 +103,11 @@ class Loader:
                 f"Loader: world_size={world_size} needs drop_last=True: the last batch cannot be shared out evenly, and a rank "
                 "with fewer batches would leave the others waiting."
             )
+        if world_size > 1 and on_error == "skip":
+            raise ValueError(
+                f"Loader: on_error='skip' with world_size={world_size} would give the ranks batches of different "
+                "sizes; use 'replace'."
+            )
         self.order = Order(len(self.source), batch_size, seed, bool(shuffle), bool(drop_last), rank, world_size)
         if not len(self.source):
             raise ValueError("Loader: the source is empty.")
@@ -113,8 +118,9 @@ class Loader:
             )
         self.epoch = 0
         self.errors: list[Fault] = []
-        self._state = {"epoch": 0, "position": 0}
-        self._resume: int | None = None  # position within self.epoch
+        # Of the last batch handed out: epoch and position to go on from, and the epoch at which its iteration ends.
+        self._cursor = (0, 0, self.epochs)
+        self._resume: tuple[int, int] | None = None  # position within self.epoch and the end, until a batch is taken
         self._stats: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -122,44 +128,64 @@ class Loader:
         return self.epochs * self.order.steps_per_epoch()
 
     def __iter__(self) -> Iterator[Batch]:
-        position, self._resume = self._resume or 0, None
-        return Iteration(self, self.epoch, position)
+        position, end = self._resume or (0, self.epoch + self.epochs)
+        return Iteration(self, self.epoch, position, end)
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration begin with `epoch`."""
         check_key("Loader.set_epoch", self.seed, epoch)
         self.epoch = epoch
         self._resume = None
-        self._state = {"epoch": epoch, "position": 0}
+        self._cursor = (epoch, 0, epoch + self.epochs)
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the loader is: seed, epoch, and how many of the epoch's samples have been handed out (on all ranks together)."""
-        return {"seed": self.seed, **self._state}
+    def state_dict(self) -> dict[str, int | bool]:
+        """Where the loader is, after the last batch that it handed out.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+        Returns:
+            `seed`, `epoch`, and `position`: how many of the epoch's samples all ranks together have been handed; `end`: the epoch
+            at which the iteration ends; and for checking `length` of the source, `shuffle`, and `version` of this form.
+        """
+        epoch, position, end = self._cursor
+        return {
+            "version": 1,
+            "seed": self.seed,
+            "epoch": epoch,
+            "position": position,
+            "end": end,
+            "length": len(self.source),
+            "shuffle": self.order.shuffle,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iteration go on exactly where `state` was taken, also with other threads, batch size or world size.
 
-        What is left of the epoch counts as the first of the `epochs` of that iteration.
+        It ends where the iteration of the state would have ended.
 
         Raises:
-            ValueError: The state is of another seed, or does not fit this source.
+            ValueError: The state is of another seed, order or source.
         """
-        if not isinstance(state, dict) or set(state) != {"seed", "epoch", "position"}:
-            raise ValueError(f"Loader.load_state_dict: got {state!r}; it takes what state_dict() returned.")
-        if state["seed"] != self.seed:
+        if not isinstance(state, dict) or not set(self.state_dict()) <= set(state) or state["version"] != 1:
             raise ValueError(
-                f"Loader.load_state_dict: the state has seed {state['seed']}, this loader {self.seed}; make it with that seed."
+                f"Loader.load_state_dict: got {state!r}; it takes what state_dict() of this release returned."
             )
-        check_key("Loader.load_state_dict", self.seed, state["epoch"])
-        if not 0 <= state["position"] <= len(self.source):
+        own = self.state_dict()
+        for name, what in (("seed", "seed"), ("shuffle", "shuffle"), ("length", "number of samples")):
+            if state[name] != own[name]:
+                raise ValueError(
+                    f"Loader.load_state_dict: the state was taken with {what} {state[name]}, this loader has {own[name]}; the "
+                    "order of the samples would be another."
+                )
+        epoch, position, end = state["epoch"], state["position"], state["end"]
+        check_key("Loader.load_state_dict", self.seed, epoch)
+        if not isinstance(position, int) or not 0 <= position <= len(self.source):
             raise ValueError(
-                f"Loader.load_state_dict: position {state['position']} is not within the {len(self.source)} samples."
+                f"Loader.load_state_dict: position {position} is not within the {len(self.source)} samples."
             )
-        self.epoch = state["epoch"]
-        self._resume = state["position"]
-        if not self.order.steps_per_epoch(self._resume):  # all batches of the epoch were handed out
-            self.epoch, self._resume = self.epoch + 1, None
-        self._state = {"epoch": self.epoch, "position": self._resume or 0}
+        if not self.order.steps_per_epoch(position):  # all batches of the epoch were handed out
+            epoch, position = epoch + 1, 0
+        if epoch >= end:  # the iteration was at its end: the next is a new one
+            end = epoch + self.epochs
+        self.epoch, self._resume, self._cursor = epoch, (position, end), (epoch, position, end)
 
     def stats(self) -> dict[str, Any]:
         """Where the time of the latest iteration went.

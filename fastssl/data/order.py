@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fastssl._native import _C
 
@@ -45,25 +46,25 @@ class Order:
     rank: int
     world_size: int
 
-    def permutation(self, epoch: int) -> list[int]:
-        """The samples in the order of the epoch."""
+    def permutation(self, epoch: int) -> Tensor:
+        """The samples in the order of the epoch, (length,), int64."""
         if not self.shuffle:
-            return list(range(self.length))
+            return torch.arange(self.length)
         out = torch.empty(self.length, dtype=torch.int64)
         _C.draw_permutation(self.seed, epoch, self.length, out.data_ptr())
-        return out.tolist()
+        return out
 
     def steps_per_epoch(self, position: int = 0) -> int:
         """Batches of an epoch from `position` on."""
         left, whole = self.length - position, self.batch_size * self.world_size
         return left // whole if self.drop_last else -(-left // whole)
 
-    def steps(self, epoch: int, position: int, order: list[int]) -> Iterator[Step]:
+    def steps(self, epoch: int, position: int, order: Tensor) -> Iterator[Step]:
         """The batches of this rank in `order`, the permutation of `epoch`, from `position` on."""
         whole = self.batch_size * self.world_size
         for _ in range(self.steps_per_epoch(position)):
             after = min(position + whole, self.length)
             first = position + self.rank * self.batch_size
-            places = list(range(first, min(first + self.batch_size, after)))
-            yield Step(epoch, places, [order[place] for place in places], after)
+            last = min(first + self.batch_size, after)
+            yield Step(epoch, list(range(first, last)), order[first:last].tolist(), after)
             position = after

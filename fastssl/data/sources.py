@@ -148,7 +148,7 @@ class ImageFolder(Source):
         return self.targets[index]
 
     def filename(self, index: int) -> str:
-        return os.path.relpath(self.paths[index], self.root)
+        return self.paths[index][len(os.path.join(self.root, "")) :]
 
     def __repr__(self) -> str:
         return f"ImageFolder({self.root!r}: {len(self)} images, {len(self.classes)} classes)"

@@ -337,7 +337,9 @@ def _seconds(value: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"…{name[-23:]}"
+    """A file name for a caption: without its folder and suffix, and not too long."""
+    stem = Path(name).stem
+    return stem if len(stem) <= 22 else f"{stem[:21]}…"
 
 
 _PAGE = """<!doctype html>

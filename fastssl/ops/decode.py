@@ -111,9 +111,9 @@ def to_image(image: Any) -> Tensor:
     """Pixels of whatever a data set returns as an image.
 
     Args:
-        image: A PIL image; a uint8 array, (H, W, 3), (H, W, 1) or (H, W); a tensor, (3, H, W), (1, H, W) or (H, W), uint8 or
-            float in [0, 1], which is rounded to 8 bits; a path; encoded bytes; or a uint8 tensor of one dimension, which is
-            taken as encoded bytes.
+        image: A PIL image; a uint8 array, (H, W, 3), (H, W, 1) or (H, W); a tensor, (3, H, W), (1, H, W), (H, W) or, if that
+            leaves no doubt, (H, W, 3), uint8 or float in [0, 1], which is rounded to 8 bits; a path; encoded bytes; or a uint8
+            tensor of one dimension, which is taken as encoded bytes.
 
     Returns:
         Pixels, (H, W, 3), uint8; a view of the memory given where that is possible.
@@ -136,9 +136,12 @@ def to_image(image: Any) -> Tensor:
             return image[:, :, None].expand(-1, -1, 3).contiguous()
         if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[0] in (1, 3) and image.numel():
             return image.permute(1, 2, 0).expand(-1, -1, 3).contiguous()
+        if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[2] == 3 and image.numel():
+            return image.contiguous()
         raise TypeError(
-            f"to_image: got a tensor of {image.dtype} and shape {tuple(image.shape)}; an image is (3, H, W), (1, H, W) or "
-            "(H, W), and uint8 or float in [0, 1]. Views are made from 8-bit images, so pass them before they are normalized."
+            f"to_image: got a tensor of {image.dtype} and shape {tuple(image.shape)}; an image is (3, H, W), (1, H, W), "
+            "(H, W) or (H, W, 3), and uint8 or float in [0, 1]. Views are made from 8-bit images, so pass "
+            "them before they are normalized."
         )
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.ndim == 2 and image.size:

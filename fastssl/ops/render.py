@@ -108,7 +108,7 @@ def render(
             f"render: the plan has shape {tuple(data.shape)}; {len(images)} images, {len(recipe)} views and "
             f"{len(PLAN_FIELDS)} numbers a view need {(len(images), len(recipe), len(PLAN_FIELDS))}."
         )
-    count = get_num_threads() if threads is None else check_threads("render", threads)
+    count = 0 if threads is None else check_threads("render", threads)  # 0: decided when it runs
     if out is not None:
         check_format("render", encoded, dtype)
         _check_out(out, len(images), encoded, dtype, channels_last)
@@ -175,7 +175,13 @@ def _render_into(
         table.append((image.data_ptr(), image.shape[0], image.shape[1], image.stride(0)))
     plan = plan.contiguous()
     _C.render(
-        native_views(recipe), table, plan.data_ptr(), [t.data_ptr() for t in out], DTYPES[dtype], channels_last, threads
+        native_views(recipe),
+        table,
+        plan.data_ptr(),
+        [t.data_ptr() for t in out],
+        DTYPES[dtype],
+        channels_last,
+        threads or get_num_threads(),
     )
 
 

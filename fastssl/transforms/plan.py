@@ -119,8 +119,8 @@ class Plan:
     def __len__(self) -> int:
         return self.data.shape[0]
 
-    def __reduce__(self) -> tuple[type[Plan], tuple[Tensor]]:
-        return Plan, (self.data,)
+    def __reduce__(self) -> tuple[Any, tuple[tuple[str, ...], Tensor]]:
+        return _restore, (PLAN_FIELDS, self.data)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and torch.equal(self.data, other.data)
@@ -129,6 +129,15 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"Plan({self.data.shape[0]} images, {self.data.shape[1]} views)"
+
+
+def _restore(fields: tuple[str, ...], data: Tensor) -> Plan:
+    """A stored plan, whose fields may be those of another release."""
+    if fields != PLAN_FIELDS:
+        raise ValueError(
+            f"Plan: it was stored with the fields {fields}, and this release has {PLAN_FIELDS}; draw it again."
+        )
+    return Plan(data)
 
 
 def check_key(who: str, seed: Any, epoch: Any) -> None:
