@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,6 +75,16 @@ def _pixels(image: Tensor) -> tuple[int, int, int, int, Tensor]:
         raise DecodeError(f"an image of {image.dtype} and shape {tuple(image.shape)}; it must be uint8 and (H, W, 3)")
     image = image.contiguous()
     return image.data_ptr(), image.shape[0], image.shape[1], image.stride(0), image
+
+
+def _encoded(data: Any) -> tuple[int, int, Any]:
+    """What native code needs of encoded bytes, and what keeps them alive."""
+    array = np.frombuffer(data, dtype=np.uint8) if not isinstance(data, Tensor) else data.contiguous().numpy()
+    if not array.size:
+        raise DecodeError("the data is empty (0 bytes)")
+    if array.dtype != np.uint8:
+        raise DecodeError(f"encoded data of {array.dtype}; it must be uint8")
+    return array.ctypes.data, array.nbytes, array
 
 
 class Iteration(Iterator[Batch]):
@@ -310,6 +321,8 @@ def _fetcher(source: Any, crashes: list[Exception]) -> Any:
             image = source.fetch(index)
             if isinstance(image, Tensor) and image.dim() == 3:
                 return _pixels(image)
+            if isinstance(image, bytes | bytearray | memoryview) or (isinstance(image, Tensor) and image.dim() == 1):
+                return _encoded(image)
             return _pixels(to_image(image))
         except (OSError, ValueError, RuntimeError):  # what readers and decoders raise: the sample is bad
             raise
