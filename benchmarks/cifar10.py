@@ -8,9 +8,10 @@ images, with the training images as the bank. What is drawn differs, since each 
 Counted as training: everything from the first batch asked for to the last step, the workers' start included. The
 network is small (a ResNet of one block a stage, bfloat16 where the processor has it), so that two cores train it in
 minutes; that also makes the data path a larger share of the time than with a large network. Where workers and torch's
-threads share few cores, torch may be faster with fewer threads: try `--train-threads 1` before comparing times.
+threads share few cores, torch may be faster with fewer threads. Each arm has the number with which it is faster here,
+2 for fastssl and 1 for lightly (`--train-threads 2 1`); try `--train-threads 1` and `2` on other machines.
 
-    python benchmarks/cifar10.py                       both arms, 50,000 images, 16 epochs
+    python benchmarks/cifar10.py                       both arms, 50,000 images, 12 epochs
     python benchmarks/cifar10.py --images 5000 --epochs 2
     python benchmarks/cifar10.py --lightly-loss        both arms with lightly's NTXentLoss in place of fastssl's
 
@@ -233,7 +234,7 @@ def knn_accuracy(backbone: nn.Module, bank: Path, test: Path, options: argparse.
 def run_arm(options: argparse.Namespace) -> dict[str, Any]:
     from fastssl.models.modules import SimCLRProjectionHead
 
-    torch.set_num_threads(options.train_threads)
+    torch.set_num_threads(options.train_threads[0])
     torch.manual_seed(options.seed)
     cache, data = Path(options.cache), Path(options.data)
     bank, test = unpacked(data, "train", options.images, cache), unpacked(data, "test", None, cache)
@@ -253,6 +254,7 @@ def run_arm(options: argparse.Namespace) -> dict[str, Any]:
     print(f"  k-NN accuracy trained: {after:.2f} %", flush=True)
     return {
         "arm": options.arm,
+        "train_threads": options.train_threads[0],
         "initial_weights_sha256": weights,
         "knn_untrained": round(before, 2),
         "knn": round(after, 2),
@@ -264,11 +266,15 @@ def run_arm(options: argparse.Namespace) -> dict[str, Any]:
 def run_all(options: argparse.Namespace) -> None:
     Path(options.cache).mkdir(parents=True, exist_ok=True)
     arms = []
-    for arm in options.arms:
+    if len(options.train_threads) not in (1, len(options.arms)):
+        raise SystemExit("--train-threads takes one number, or one for each arm.")
+    for i, arm in enumerate(options.arms):
+        threads = str(options.train_threads[i % len(options.train_threads)])
         print(f"{arm}: {options.epochs} epochs, batches of {options.batch_size}", flush=True)
         with tempfile.NamedTemporaryFile(suffix=".json") as result:
             command = [sys.executable, __file__, *sys.argv[1:], "--arm", arm, "--result", result.name]
-            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(options.train_threads)})
+            command += ["--train-threads", threads]  # the last one counts
+            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
             arms.append(json.loads(Path(result.name).read_text()))
     if len({arm["initial_weights_sha256"] for arm in arms}) > 1 or len({arm["steps"] for arm in arms}) > 1:
         raise SystemExit("The arms began with different weights or took different numbers of steps: no comparison.")
@@ -284,12 +290,20 @@ def run_all(options: argparse.Namespace) -> None:
 
 def table(arms: list[dict[str, Any]]) -> str:
     rows = [
-        ["", "k-NN accuracy", "untrained", "training", "images/s", "waiting for data", "memory"],
-        ["---"] + ["---:"] * 6,
+        ["", "k-NN accuracy", "untrained", "training", "images/s", "threads of torch", "waiting for data", "memory"],
+        ["---"] + ["---:"] * 7,
     ]
     for a in arms:
         row = [a["arm"], f"{a['knn']:.2f} %", f"{a['knn_untrained']:.2f} %", f"{a['train_seconds']:.0f} s"]
-        rows.append([*row, f"{a['images_per_second']:,.0f}", f"{a['wait_share']:.0%}", f"{a['memory_mib']} MiB"])
+        rows.append(
+            [
+                *row,
+                f"{a['images_per_second']:,.0f}",
+                str(a["train_threads"]),
+                f"{a['wait_share']:.0%}",
+                f"{a['memory_mib']} MiB",
+            ]
+        )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -299,13 +313,17 @@ def main() -> None:
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "fastssl-cifar10"), help="where to unpack")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--images", type=int, help="training images, in equal parts from each class (all)")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--width", type=int, default=32, help="channels of the first stage")
     parser.add_argument("--blocks", type=int, default=1, help="residual blocks of a stage")
     parser.add_argument("--threads", type=int, default=2, help="threads of the Loader, workers of the DataLoader")
     parser.add_argument(
-        "--train-threads", type=int, default=2, help="threads of torch, which share the cores with those"
+        "--train-threads",
+        type=int,
+        nargs="+",
+        default=[2, 1],
+        help="threads of torch, which share the cores with those; one number, or one for each arm",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=has_bfloat16())
