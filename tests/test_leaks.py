@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import pickle
 import signal
 import time
 import weakref
@@ -485,3 +486,14 @@ def test_a_source_is_let_go_of_with_its_loader(photos):
     del source, loader, iteration
     gc.collect()
     assert alive() is None
+
+
+def test_the_memory_of_a_whole_iteration_is_used_by_the_next_and_freed_with_the_loader(photos):
+    loader = fastssl.Loader(photos, recipes.simclr(224), batch_size=16, threads=2, shuffle=False)
+    first = {view.data_ptr() for batch in loader for view in batch.views}
+    assert {view.data_ptr() for batch in loader for view in batch.views} <= first
+    for _ in loader:
+        break
+    assert loader._pool is None, "broken off, it keeps nothing"
+    again = pickle.loads(pickle.dumps(loader))
+    assert len(list(again)) == len(loader)

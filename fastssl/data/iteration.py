@@ -108,7 +108,7 @@ class Iteration(Iterator[Batch]):
         self._dropped, self._dropped_first = 0, ""
         self._bad = {fault.index for fault in loader.errors}
         self._crashes: list[Exception] = []
-        self._pool = _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
+        self._pool = loader._take_pool() or _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
         self._engine = _C.Engine(
             threads=loader.threads,
             views=self._views,
@@ -203,6 +203,11 @@ class Iteration(Iterator[Batch]):
                         raise DecodeError(
                             f"Loader: none of {self._dropped} samples can be read; the first: {self._dropped_first}"
                         )
+                    # At its end, and only there, the memory is kept: to touch it anew takes longer than a view.
+                    loader, pool = self._loader, self._pool
+                    self._pool = _C.BufferPool(kept=0)
+                    self.close()
+                    loader._keep_pool(pool)
                     raise StopIteration
                 batch = self._finish(self._pending.popleft())
                 if len(batch):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fastssl._native import available_cpus
+from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import Iteration
@@ -34,9 +34,10 @@ class Loader:
     Worth it because nothing is done in Python for a sample, one decode serves all views, and views are written once, into the
     batch. A view depends on (seed, epoch, index, view) alone: threads, batch size and ranks do not change it.
 
-    Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads and memory exist only
-    while an iteration does. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of 3 * size^2 * bytes a value) for
-    batches, and for each thread the largest decoded image (3 bytes a pixel) and 24 * size^2 for the largest view.
+    Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads exist only while an
+    iteration does. Batch memory is kept from an iteration that came to its end to the next, and let go of with the loader, or
+    when an iteration is broken off. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of 3 * size^2 * bytes a
+    value) for batches, and for each thread the largest decoded image (3 bytes a pixel) and 24 * size^2 for the largest view.
 
     Args:
         source: A folder, a Source, or a map-style data set of `(image, target)` or `(image, target, filename)`.
@@ -122,6 +123,7 @@ class Loader:
         self._cursor = (0, 0, self.epochs)
         self._resume: tuple[int, int] | None = None  # position within self.epoch and the end, until a batch is taken
         self._stats: dict[str, Any] = {}
+        self._pool: tuple[int, _C.BufferPool] | None = None  # of the last whole iteration, and the process it was in
 
     def __len__(self) -> int:
         """Batches of one iteration from the start of an epoch."""
@@ -130,6 +132,17 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         position, end = self._resume or (0, self.epoch + self.epochs)
         return Iteration(self, self.epoch, position, end)
+
+    def _take_pool(self) -> _C.BufferPool | None:
+        """The memory that the last whole iteration left, for one iteration to use."""
+        kept, self._pool = self._pool, None
+        return kept[1] if kept is not None and kept[0] == os.getpid() else None
+
+    def _keep_pool(self, pool: _C.BufferPool) -> None:
+        self._pool = (os.getpid(), pool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration begin with `epoch`."""
