@@ -69,7 +69,7 @@ build: $(VENV)/.installed $(VENV)/.built
 
 .PHONY: demo
 demo: build
-	$(VENV)/bin/fastssl demo $(if $(DATA),"$(DATA)") --out runs/demo
+	$(VENV)/bin/fastssl demo $(if $(DATA),"$(DATA)")
 
 .PHONY: test
 test: build
@@ -111,7 +111,7 @@ sanitize: $(VENV)/.installed
 	$(WITH_TOOLS) ctest --test-dir $(SANITIZE) --output-on-failure
 	cd fastssl && find . -name '*.py' -exec cp --parents -t ../$(SANITIZE)/site/fastssl {} +
 	OMP_NUM_THREADS=$(THREADS) UBSAN_OPTIONS=print_stacktrace=1 LD_PRELOAD="$(SANITIZED_LIBRARIES)" \
-	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1:thread_local_quarantine_size_kb=16 \
+	  FASTSSL_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1:thread_local_quarantine_size_kb=16 \
 	  PYTHONPATH=$(abspath $(SANITIZE))/site $(VENV)/bin/pytest -p no:cacheprovider $(SANITIZE_TESTS) $(ARGS)
 
 .PHONY: gpu-check

@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
     demo.add_argument("data", metavar="DATA", nargs="?", default=argparse.SUPPRESS, help="folder of images")
-    demo.add_argument("--out", default="runs/demo", help="folder to write to")
+    demo.add_argument("--out", help="folder to write to (default: runs/demo, or runs/demo-NAME for a folder NAME)")
     demo.add_argument("--backbone", default=_DEMO_BACKBONE, help="a model of torchvision or timm")
     demo.add_argument(
         "--epochs", type=int, help=f"passes over the images (default: so many that {_DEMO_IMAGES:,} are trained on)"
@@ -184,13 +184,14 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.out)
+    own = Path(arguments.data) if "data" in arguments else None
+    out = Path(arguments.out or (f"runs/demo-{own.resolve().name}" if own is not None else "runs/demo"))
     began = time.perf_counter()
     # One CPU for the loader. Where others use the machine too, threads of torch that wait for each other cost more than
     # they bring: on two busy cores this network took four times as long with two threads as with one.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    if "data" in arguments:
-        train, held_out, what = _own_images(Path(arguments.data))
+    if own is not None:
+        train, held_out, what = _own_images(own)
     else:
         train, held_out, what = _shapes(out)
     print(what)
