@@ -362,6 +362,14 @@ def test_ctrl_c_while_waiting_for_a_batch(nursery):
     assert int(done.check().stdout.split()[1]) <= 6
 
 
+# AddressSanitizer, before GCC 14, does not hold its allocator's locks across fork(): where a native thread is in malloc at that
+# moment, the child's first malloc waits for ever. The C library's own allocator does hold them.
+forks_beside_threads = pytest.mark.skipif(
+    "FASTSSL_SANITIZED" in os.environ, reason="this AddressSanitizer cannot fork() beside threads"
+)
+
+
+@forks_beside_threads
 def test_fork_while_a_loader_is_alive(nursery, photos):
     """DataLoader's workers are forks: they inherit memory and no thread, and must neither hang nor disturb the parent."""
     nursery.run(
@@ -398,13 +406,6 @@ def test_fork_while_a_loader_is_alive(nursery, photos):
         """,
         photos,
     ).check()
-
-
-# AddressSanitizer, before GCC 14, does not hold its allocator's locks across fork(): where a native thread is in malloc at that
-# moment, the child's first malloc waits for ever. The C library's own allocator does hold them.
-forks_beside_threads = pytest.mark.skipif(
-    "FASTSSL_SANITIZED" in os.environ, reason="this AddressSanitizer cannot fork() beside threads"
-)
 
 
 @forks_beside_threads
@@ -450,6 +451,7 @@ def test_a_loader_in_another_process(nursery, photos):
     assert done.check().stdout == "23\n"
 
 
+@forks_beside_threads
 def test_operators_after_fork(nursery):
     """ops.render with several threads works in a child of a process that has used it with several threads."""
     nursery.run("""
