@@ -31,7 +31,7 @@ def _check_count(name: str, value: Any, least: int) -> int:
 class Loader:
     """Batches of views from a source of images, read, decoded and rendered by native threads.
 
-    Worth it because nothing is done in Python for a sample, one decode serves all views, and views are written once, into the
+    Worth it because no pixel passes through Python, one decode serves all views, and views are written once, into the
     batch. A view depends on (seed, epoch, index, view) alone: threads, batch size and ranks do not change it.
 
     Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads exist only while an
