@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -366,6 +367,7 @@ int main() {
   test_engine();
   test_buffers();
   test_probe();
+  std::filesystem::remove_all(folder());
   std::printf("%d failures\n", failures);
   return failures != 0;
 }
