@@ -362,8 +362,8 @@ def test_ctrl_c_while_waiting_for_a_batch(nursery):
     assert int(done.check().stdout.split()[1]) <= 6
 
 
-# AddressSanitizer, before GCC 14, does not hold its allocator's locks across fork(): where a native thread is in malloc at that
-# moment, the child's first malloc waits for ever. The C library's own allocator does hold them.
+# GCC 12's AddressSanitizer does not hold its allocator's lock across fork(): where a native thread is in malloc at that moment,
+# the child's first malloc waits for ever (seen in a debugger). The C library's own allocator does hold its locks.
 forks_beside_threads = pytest.mark.skipif(
     "FASTSSL_SANITIZED" in os.environ, reason="this AddressSanitizer cannot fork() beside threads"
 )
