@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -41,13 +42,26 @@ std::shared_ptr<void> keep(py::object object) {
           }};
 }
 
-// What a Python callback returned: (address, height, width, stride, owner) for pixels, (address, size, owner) for bytes.
+// (address, height, width, stride in bytes, channels, type), of a whole image.
+using ImageTuple = std::tuple<uintptr_t, int, int, int64_t, int, cpu::PixelType>;
+
+cpu::ImageView to_image(const ImageTuple& from) {
+  cpu::ImageView image;
+  image.pixels = pointer<const void>(std::get<0>(from));
+  image.height = std::get<1>(from);
+  image.width = std::get<2>(from);
+  image.stride = std::get<3>(from);
+  image.channels = std::get<4>(from);
+  image.type = std::get<5>(from);
+  return image.whole();
+}
+
+// What a Python callback returned: (image, owner) for pixels, (address, size, owner) for bytes.
 cpu::Fetched to_fetched(const py::tuple& from) {
   cpu::Fetched out;
-  if (from.size() == 5) {
-    out.image = {pointer<const uint8_t>(from[0].cast<uintptr_t>()), from[1].cast<int>(), from[2].cast<int>(),
-                 from[3].cast<int64_t>()};
-    out.owner = keep(from[4]);
+  if (from.size() == 2) {
+    out.image = to_image(from[0].cast<ImageTuple>());
+    out.owner = keep(from[1]);
   } else {
     out.bytes = pointer<const uint8_t>(from[0].cast<uintptr_t>());
     out.size = from[1].cast<size_t>();
@@ -158,15 +172,14 @@ cpu::JpegDecoder& jpeg_decoder() {
 }
 
 void render(const std::vector<core::ViewSpec>& views,
-            const std::vector<std::tuple<uintptr_t, int, int, int64_t>>& images, uintptr_t plans,
+            const std::vector<ImageTuple>& images, uintptr_t plans,
             const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
   const py::gil_scoped_release release;
   const auto* plan = pointer<const core::ViewPlan>(plans);
   const size_t v_count = views.size();
   cpu::parallel_for(int64_t(images.size()), threads, [&](int64_t i) {
     static thread_local cpu::Renderer renderer;
-    const auto& [address, height, width, stride] = images[size_t(i)];
-    const cpu::ImageView image{pointer<const uint8_t>(address), height, width, stride};
+    const cpu::ImageView image = to_image(images[size_t(i)]);
     try {
       for (size_t v = 0; v < v_count; ++v) {
         const cpu::Output out{pointer<void>(outputs[v]), dtype, channels_last};
@@ -180,12 +193,10 @@ void render(const std::vector<core::ViewSpec>& views,
 
 void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<int, int>>& sizes, uint64_t seed,
           uint32_t epoch, const std::vector<int64_t>& indices, uint32_t repeat, uintptr_t plans) {
-  auto* plan = pointer<core::ViewPlan>(plans);
+  auto* const plan = pointer<core::ViewPlan>(plans);
   for (size_t i = 0; i < sizes.size(); ++i) {
-    for (size_t v = 0; v < views.size(); ++v) {
-      const core::DrawKey key{seed, uint64_t(indices[i]), epoch, uint32_t(v), repeat};
-      *plan++ = core::draw_view(views[v], key, sizes[i].first, sizes[i].second);
-    }
+    const core::DrawKey key{seed, uint64_t(indices[i]), epoch, 0, repeat};
+    core::draw_views(views.data(), views.size(), key, sizes[i].first, sizes[i].second, plan + i * views.size());
   }
 }
 
@@ -209,15 +220,34 @@ PYBIND11_MODULE(_C, m) {
 
   py::enum_<core::CropKind>(m, "CropKind")
       .value("random", core::CropKind::Random)
-      .value("center", core::CropKind::Center);
+      .value("center", core::CropKind::Center)
+      .value("whole", core::CropKind::Whole)
+      .value("same", core::CropKind::Same);
   py::enum_<core::Filter>(m, "Filter")
       .value("bilinear", core::Filter::Bilinear)
       .value("bicubic", core::Filter::Bicubic);
+  py::enum_<core::RotateFilter>(m, "RotateFilter")
+      .value("nearest", core::RotateFilter::Nearest)
+      .value("bilinear", core::RotateFilter::Bilinear);
+  py::enum_<core::BlurKind>(m, "BlurKind")
+      .value("gaussian", core::BlurKind::Gaussian)
+      .value("box", core::BlurKind::Box);
+  py::enum_<core::Part>(m, "Part")
+      .value("all", core::Part::All)
+      .value("before_custom", core::Part::BeforeCustom)
+      .value("after_custom", core::Part::AfterCustom);
   py::enum_<core::Step>(m, "Step")
+      .value("crop", core::Step::Crop)
       .value("jitter", core::Step::Jitter)
       .value("grayscale", core::Step::Grayscale)
       .value("blur", core::Step::Blur)
-      .value("solarize", core::Step::Solarize);
+      .value("solarize", core::Step::Solarize)
+      .value("posterize", core::Step::Posterize)
+      .value("custom", core::Step::Custom);
+  py::enum_<cpu::PixelType>(m, "PixelType")
+      .value("uint8", cpu::PixelType::UInt8)
+      .value("uint16", cpu::PixelType::UInt16)
+      .value("float32", cpu::PixelType::Float32);
   py::enum_<cpu::DType>(m, "DType")
       .value("float32", cpu::DType::Float32)
       .value("float16", cpu::DType::Float16)
@@ -228,17 +258,27 @@ PYBIND11_MODULE(_C, m) {
       .def(py::init<>())
       .def_readwrite("size", &core::ViewSpec::size)
       .def_readwrite("crop", &core::ViewSpec::crop)
+      .def_readwrite("of", &core::ViewSpec::of)
       .def_readwrite("filter", &core::ViewSpec::filter)
       .def_readwrite("keep", &core::ViewSpec::keep)
       .def_readwrite("flip_p", &core::ViewSpec::flip_p)
       .def_readwrite("vflip_p", &core::ViewSpec::vflip_p)
       .def_readwrite("turn_p", &core::ViewSpec::turn_p)
+      .def_readwrite("rotate_p", &core::ViewSpec::rotate_p)
+      .def_readwrite("rotate_filter", &core::ViewSpec::rotate_filter)
       .def_readwrite("jitter_p", &core::ViewSpec::jitter_p)
       .def_readwrite("grayscale_p", &core::ViewSpec::grayscale_p)
       .def_readwrite("blur_p", &core::ViewSpec::blur_p)
       .def_readwrite("solarize_p", &core::ViewSpec::solarize_p)
       .def_readwrite("threshold", &core::ViewSpec::threshold)
-      .def_readwrite("normalize", &core::ViewSpec::normalize)
+      .def_readwrite("blur", &core::ViewSpec::blur)
+      .def_readwrite("posterize_p", &core::ViewSpec::posterize_p)
+      .def_readwrite("bits", &core::ViewSpec::bits)
+      .def_readwrite("erase_p", &core::ViewSpec::erase_p)
+      .def_readwrite("erase_value", &core::ViewSpec::erase_value)
+      .def_readwrite("part", &core::ViewSpec::part)
+      .def_readwrite("mean", &core::ViewSpec::mean)
+      .def_readwrite("std", &core::ViewSpec::std)
       .FASTSSL_ARRAY(area)
       .FASTSSL_ARRAY(aspect)
       .FASTSSL_ARRAY(brightness)
@@ -246,8 +286,9 @@ PYBIND11_MODULE(_C, m) {
       .FASTSSL_ARRAY(saturation)
       .FASTSSL_ARRAY(hue)
       .FASTSSL_ARRAY(sigma_px)
-      .FASTSSL_ARRAY(mean)
-      .FASTSSL_ARRAY(std)
+      .FASTSSL_ARRAY(degrees)
+      .FASTSSL_ARRAY(erase_area)
+      .FASTSSL_ARRAY(erase_aspect)
       .def_property(
           "steps", [](const core::ViewSpec& s) { return std::vector(s.steps, s.steps + s.step_count); },
           [](core::ViewSpec& s, const std::vector<core::Step>& steps) {

@@ -11,16 +11,39 @@ class DecodeError(ValueError): ...
 class CropKind:
     random: CropKind
     center: CropKind
+    whole: CropKind
+    same: CropKind
 
 class Filter:
     bilinear: Filter
     bicubic: Filter
 
+class RotateFilter:
+    nearest: RotateFilter
+    bilinear: RotateFilter
+
+class BlurKind:
+    gaussian: BlurKind
+    box: BlurKind
+
+class Part:
+    all: Part
+    before_custom: Part
+    after_custom: Part
+
+class PixelType:
+    uint8: PixelType
+    uint16: PixelType
+    float32: PixelType
+
 class Step:
+    crop: Step
     jitter: Step
     grayscale: Step
     blur: Step
     solarize: Step
+    posterize: Step
+    custom: Step
 
 class DType:
     float32: DType
@@ -31,6 +54,7 @@ class DType:
 class ViewSpec:
     size: int
     crop: CropKind
+    of: int
     filter: Filter
     area: list[float]
     aspect: list[float]
@@ -38,6 +62,9 @@ class ViewSpec:
     flip_p: float
     vflip_p: float
     turn_p: float
+    rotate_p: float
+    degrees: list[float]
+    rotate_filter: RotateFilter
     jitter_p: float
     brightness: list[float]
     contrast: list[float]
@@ -47,14 +74,23 @@ class ViewSpec:
     blur_p: float
     sigma_px: list[float]
     solarize_p: float
+    blur: BlurKind
     threshold: float
-    normalize: bool
+    posterize_p: float
+    bits: int
+    erase_p: float
+    erase_area: list[float]
+    erase_aspect: list[float]
+    erase_value: float
+    part: Part
     mean: list[float]
     std: list[float]
     steps: list[Step]
 
-# What a callback of the engine returns: (address, height, width, stride, owner) or (address, size, owner).
-Fetched = tuple[int, int, int, int, Any] | tuple[int, int, Any]
+# (address, height, width, stride in bytes, channels, type).
+Image = tuple[int, int, int, int, int, PixelType]
+# What a callback of the engine returns: (image, owner) or (address, size, owner).
+Fetched = tuple[Image, Any] | tuple[int, int, Any]
 
 class Job:
     def wait(self, milliseconds: int) -> bool: ...
@@ -107,7 +143,7 @@ def jpeg_size(data: int, size: int) -> tuple[int, int]: ...
 def jpeg_decode(data: int, size: int, pixels: int, height: int, width: int) -> None: ...
 def render(
     views: Sequence[ViewSpec],
-    images: Sequence[tuple[int, int, int, int]],
+    images: Sequence[Image],
     plans: int,
     outputs: Sequence[int],
     dtype: DType,

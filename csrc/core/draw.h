@@ -21,8 +21,10 @@ enum Draw : uint32_t {
   kDrawApply = 17,   // jitter, grayscale, blur, solarize
   kDrawFactors = 18, // brightness, contrast, saturation, hue
   kDrawOrder = 19,   // order of the jitter, sigma
+  kDrawMore = 20,    // whether rotated, the angle, whether posterized, whether erased
+  kDrawErase = 32,   // 32 to 41: one attempt each: area, aspect, top, left
 };
-constexpr int kCropAttempts = 10;
+constexpr int kCropAttempts = 10, kEraseAttempts = 10;
 
 inline double lerp(const double range[2], uint32_t word) { return range[0] + (range[1] - range[0]) * uniform(word); }
 
@@ -64,6 +66,26 @@ inline void draw_center_crop(const ViewSpec& spec, int height, int width, ViewPl
   plan.height = plan.width = float(side);
 }
 
+// Random erasing as torchvision's RandomErasing.get_params (Zhong et al., 2017, arXiv:1708.04896); after ten attempts nothing.
+inline void draw_erase(const ViewSpec& spec, const DrawKey& key, ViewPlan& plan) {
+  const double log_aspect[2] = {std::log(spec.erase_aspect[0]), std::log(spec.erase_aspect[1])};
+  const double area = double(spec.size) * spec.size;
+  for (int attempt = 0; attempt < kEraseAttempts; ++attempt) {
+    const Random4 r = draw_block(key, kDrawErase + attempt);
+    const double part = area * lerp(spec.erase_area, r.v[0]);
+    const double aspect = std::exp(lerp(log_aspect, r.v[1]));  // height over width here, as there
+    const double h = std::nearbyint(std::sqrt(part * aspect));
+    const double w = std::nearbyint(std::sqrt(part / aspect));
+    if (h >= 1 && w >= 1 && h < spec.size && w < spec.size) {
+      plan.erase_top = float(uniform_below(r.v[2], uint32_t(spec.size - h + 1)));
+      plan.erase_left = float(uniform_below(r.v[3], uint32_t(spec.size - w + 1)));
+      plan.erase_height = float(h);
+      plan.erase_width = float(w);
+      return;
+    }
+  }
+}
+
 // The permutation of {0, 1, 2, 3} that has number `rank` (0 to 23) in lexicographic order.
 inline void unrank_order(uint32_t rank, float order[4]) {
   int left[4] = {0, 1, 2, 3};
@@ -76,19 +98,49 @@ inline void unrank_order(uint32_t rank, float order[4]) {
   }
 }
 
-inline ViewPlan draw_view(const ViewSpec& spec, const DrawKey& key, int height, int width) {
-  ViewPlan plan;
-  plan.source_height = float(height);
-  plan.source_width = float(width);
-  if (spec.crop == CropKind::Random) {
+// Where a view comes from: the crop, flips, turn and rotation. `earlier` holds the plans of the views before it.
+inline void draw_geometry(const ViewSpec& spec, const DrawKey& key, int height, int width, const ViewPlan* earlier,
+                          ViewPlan& plan) {
+  if (spec.crop == CropKind::Same) {
+    const ViewPlan& of = earlier[spec.of];
+    plan.top = of.top;
+    plan.left = of.left;
+    plan.height = of.height;
+    plan.width = of.width;
+    plan.flip_h = of.flip_h;
+    plan.flip_v = of.flip_v;
+    plan.turns = of.turns;
+    plan.angle = of.angle;
+    return;
+  }
+  if (spec.crop == CropKind::Random && spec.of >= 0) {
+    const ViewPlan& of = earlier[spec.of];
+    draw_random_crop(spec, key, int(of.height), int(of.width), plan);
+    plan.top += of.top;
+    plan.left += of.left;
+  } else if (spec.crop == CropKind::Random) {
     draw_random_crop(spec, key, height, width, plan);
-  } else {
+  } else if (spec.crop == CropKind::Center) {
     draw_center_crop(spec, height, width, plan);
+  } else {
+    plan.height = float(height);
+    plan.width = float(width);
   }
   const Random4 flip = draw_block(key, kDrawFlip);
   plan.flip_h = uniform(flip.v[0]) < spec.flip_p;
   plan.flip_v = uniform(flip.v[1]) < spec.vflip_p;
   plan.turns = uniform(flip.v[2]) < spec.turn_p;
+  if (spec.rotate_p > 0) {
+    const Random4 more = draw_block(key, kDrawMore);
+    if (uniform(more.v[0]) < spec.rotate_p) plan.angle = float(lerp(spec.degrees, more.v[1]));
+  }
+}
+
+inline ViewPlan draw_view(const ViewSpec& spec, const DrawKey& key, int height, int width, const ViewPlan* earlier) {
+  ViewPlan plan;
+  plan.source_height = float(height);
+  plan.source_width = float(width);
+  draw_geometry(spec, key, height, width, earlier, plan);
   const Random4 apply = draw_block(key, kDrawApply);
   const Random4 order = draw_block(key, kDrawOrder);
   if (uniform(apply.v[0]) < spec.jitter_p) {
@@ -102,7 +154,20 @@ inline ViewPlan draw_view(const ViewSpec& spec, const DrawKey& key, int height, 
   plan.grayscale = uniform(apply.v[1]) < spec.grayscale_p;
   if (uniform(apply.v[2]) < spec.blur_p) plan.sigma_px = float(lerp(spec.sigma_px, order.v[1]));
   if (uniform(apply.v[3]) < spec.solarize_p) plan.solarize = float(spec.threshold);
+  if (spec.posterize_p > 0 || spec.erase_p > 0) {
+    const Random4 more = draw_block(key, kDrawMore);
+    if (uniform(more.v[2]) < spec.posterize_p) plan.posterize = float(spec.bits);
+    if (uniform(more.v[3]) < spec.erase_p) draw_erase(spec, key, plan);
+  }
   return plan;
+}
+
+// The plans of all views of one image; a view may follow an earlier one (ViewSpec::of). `key.view` is set here.
+inline void draw_views(const ViewSpec* specs, size_t count, DrawKey key, int height, int width, ViewPlan* plans) {
+  for (size_t v = 0; v < count; ++v) {
+    key.view = uint32_t(v);
+    plans[v] = draw_view(specs[v], key, height, width, plans);
+  }
 }
 
 // The order in which epoch `epoch` visits n samples: Fisher-Yates, a function of (seed, epoch, n) alone.

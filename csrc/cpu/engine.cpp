@@ -114,7 +114,10 @@ void Engine::process(Job& job, const Sample& sample) {
   const bool jpeg = fetched.bytes && is_jpeg(fetched.bytes, fetched.size);
   if (jpeg) {
     const ImageSize size = worker.jpeg.open(fetched.bytes, fetched.size);
-    image = {nullptr, size.height, size.width, int64_t(3) * size.width};
+    image.height = size.height;
+    image.width = size.width;
+    image.stride = int64_t(3) * size.width;
+    image.whole();
   } else if (fetched.bytes) {
     // Assigned only afterwards: what is decoded must outlive the call.
     Fetched decoded = callbacks_.decode_other(fetched.bytes, fetched.size);
@@ -124,10 +127,8 @@ void Engine::process(Job& job, const Sample& sample) {
 
   // The plan needs no more than the size.
   core::ViewPlan* plans = job.plans + sample.position * int64_t(views_.size());
-  for (size_t v = 0; v < views_.size(); ++v) {
-    const core::DrawKey key{seed_, uint64_t(sample.index), sample.epoch, uint32_t(v), sample.repeat};
-    plans[v] = core::draw_view(views_[v], key, image.height, image.width);
-  }
+  const core::DrawKey key{seed_, uint64_t(sample.index), sample.epoch, 0, sample.repeat};
+  core::draw_views(views_.data(), views_.size(), key, image.height, image.width, plans);
   if (jpeg) {
     uint8_t* pixels = worker.pixels.at_least(size_t(image.stride) * size_t(image.height));
     worker.jpeg.decode(pixels, image.stride);

@@ -64,6 +64,10 @@ int list_actions(const ViewSpec& spec, const ViewPlan& plan, Action* list) {
       case Step::Blur:
         if (core::gaussian_reaches(plan.sigma_px)) list[n++] = {Op::Blur, plan.sigma_px};
         break;
+      case Step::Crop:
+      case Step::Posterize:
+      case Step::Custom:
+        break;
       case Step::Solarize:
         if (std::isfinite(plan.solarize)) list[n++] = {Op::Solarize, plan.solarize};
         break;
@@ -161,8 +165,8 @@ struct Renderer::View {
     char* base = static_cast<char*>(to.data) + position * 3 * plane * element;
     for (int c = 0; c < 3; ++c) {
       out[c] = interleaved ? base + c * element : base + c * plane * element;
-      scale[c] = spec.normalize ? float(1.0 / spec.std[c]) : 1.0f;
-      bias[c] = spec.normalize ? float(-double(spec.mean[c]) / spec.std[c]) : 0.0f;
+      scale[c] = spec.mean.empty() ? 1.0f : float(1.0 / spec.std[c]);
+      bias[c] = spec.mean.empty() ? 0.0f : float(-double(spec.mean[c]) / spec.std[c]);
     }
     out_step = (interleaved ? 3 : 1) * size * element;
   }
@@ -218,7 +222,7 @@ struct Renderer::View {
     const core::Taps taps = core::axis_taps(y, from, weight);
     for (int k = 0; k < taps.count; ++k) {
       weight[k] *= 1.0f / 255.0f;
-      own.sources_[k] = image.pixels + int64_t(taps.first + k) * image.stride + int64_t(3) * x_low;
+      own.sources_[k] = static_cast<const uint8_t*>(image.pixels) + int64_t(taps.first + k) * image.stride + int64_t(3) * x_low;
     }
     rows.vertical(own.sources_.data(), weight, taps.count, 3 * (x_high - x_low), line);
     rows.horizontal(line, x_taps, size, plan.flip_h != 0, wide, to);

@@ -126,7 +126,7 @@ void test_draws_lie_inside() {
   for (uint64_t i = 0; i < 2000; ++i) {
     const auto& size = sizes[i % 6];
     spec.crop = i % 5 ? core::CropKind::Random : core::CropKind::Center;
-    const core::ViewPlan p = core::draw_view(spec, {.seed = 1, .index = i}, size[0], size[1]);
+    const core::ViewPlan p = core::draw_view(spec, {.seed = 1, .index = i}, size[0], size[1], nullptr);
     CHECK(p.top >= 0 && p.left >= 0 && p.height >= 1 && p.width >= 1);
     CHECK(p.top + p.height <= float(size[0]) && p.left + p.width <= float(size[1]));
   }
@@ -180,15 +180,16 @@ void test_render() {
   for (const auto& [height, width] : image_sizes) {
     std::vector<uint8_t> pixels(size_t(height) * size_t(width) * 3);
     for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = uint8_t(noise(uint32_t(i)));
-    const cpu::ImageView image{pixels.data(), height, width, int64_t(3) * width};
+    cpu::ImageView image{pixels.data(), height, width, int64_t(3) * width};
+    image.whole();
     for (const int size : {1, 2, 15, 33, 96}) {
       for (int form = 0; form < 16; ++form) {
         core::ViewSpec spec = busy_view(size);
         spec.filter = form & 1 ? core::Filter::Bicubic : core::Filter::Bilinear;
         const auto dtype = cpu::DType(form / 4);
-        spec.normalize = dtype != cpu::DType::UInt8;
-        if (form & 4) std::swap(spec.steps[2], spec.steps[3]);
-        const core::ViewPlan plan = core::draw_view(spec, {.seed = 5, .index = index++}, height, width);
+        if (dtype == cpu::DType::UInt8) spec.mean.clear();
+        if (form & 4) std::swap(spec.steps[3], spec.steps[4]);
+        const core::ViewPlan plan = core::draw_view(spec, {.seed = 5, .index = index++}, height, width, nullptr);
         const int64_t bytes = 3 * int64_t(size) * size * cpu::dtype_size(dtype);
         std::vector<uint8_t> out(size_t(2 * bytes), 0xAB);
         renderer.render(image, spec, plan, {out.data(), dtype, (form & 2) != 0}, 1);
@@ -196,7 +197,7 @@ void test_render() {
       }
     }
     core::ViewSpec spec = busy_view(8);
-    core::ViewPlan plan = core::draw_view(spec, {}, height, width);
+    core::ViewPlan plan = core::draw_view(spec, {}, height, width, nullptr);
     std::vector<float> out(3 * 64);
     const auto refused = [&](auto edit) {
       core::ViewPlan edited = plan;

@@ -69,12 +69,12 @@ class _Flight:
     job: Any
 
 
-def _pixels(image: Tensor) -> tuple[int, int, int, int, Tensor]:
+def _pixels(image: Tensor) -> tuple[Any, Tensor]:
     """What native code needs of decoded pixels, and what keeps them alive."""
     if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3 or not image.numel():
         raise DecodeError(f"an image of {image.dtype} and shape {tuple(image.shape)}; it must be uint8 and (H, W, 3)")
     image = image.contiguous()
-    return image.data_ptr(), image.shape[0], image.shape[1], image.stride(0), image
+    return (image.data_ptr(), image.shape[0], image.shape[1], image.stride(0), 3, _C.PixelType.uint8), image
 
 
 def _encoded(data: Any) -> tuple[int, int, Any]:

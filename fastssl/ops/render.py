@@ -39,6 +39,15 @@ def encode_recipe(recipe: Sequence[Encodable]) -> str:
     return "[" + ",".join(view.encode() for view in recipe) + "]"
 
 
+_ENUMS = {
+    "crop": _C.CropKind,
+    "filter": _C.Filter,
+    "rotate_filter": _C.RotateFilter,
+    "blur": _C.BlurKind,
+    "part": _C.Part,
+}
+
+
 @functools.lru_cache(maxsize=256)
 def native_views(encoded: str) -> tuple[Any, ...]:
     """The native form of an encoded recipe."""
@@ -46,12 +55,10 @@ def native_views(encoded: str) -> tuple[Any, ...]:
     for fields in json.loads(encoded):
         spec = _C.ViewSpec()
         for name, value in fields.items():
-            if name == "crop":
-                value = getattr(_C.CropKind, value)
-            elif name == "filter":
-                value = getattr(_C.Filter, value)
-            elif name == "steps":
+            if name == "steps":
                 value = [getattr(_C.Step, step) for step in value]
+            elif name in _ENUMS:
+                value = getattr(_ENUMS[name], value)
             setattr(spec, name, value)
         specs.append(spec)
     return tuple(specs)
@@ -61,7 +68,7 @@ def check_format(who: str, encoded: str, dtype: torch.dtype) -> None:
     """Raises ValueError where views of `dtype` cannot be had."""
     if dtype not in DTYPES:
         raise ValueError(f"{who}: dtype={dtype} must be one of {', '.join(str(d) for d in DTYPES)}.")
-    if dtype == torch.uint8 and any(view.normalize for view in native_views(encoded)):
+    if dtype == torch.uint8 and any(view.mean for view in native_views(encoded)):
         raise ValueError(
             f"{who}: dtype=torch.uint8 cannot hold normalized values; write View(..., normalize=None), or ask for a float type."
         )
@@ -172,7 +179,7 @@ def _render_into(
             )
         if image.stride(2) != 1 or image.stride(1) != 3:
             image = images[i] = image.contiguous()
-        table.append((image.data_ptr(), image.shape[0], image.shape[1], image.stride(0)))
+        table.append((image.data_ptr(), image.shape[0], image.shape[1], image.stride(0), 3, _C.PixelType.uint8))
     plan = plan.contiguous()
     _C.render(
         native_views(recipe),

@@ -6,277 +6,77 @@ Every part is frozen, takes keywords only, and is checked where it is written.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from torch import Tensor
+
+from fastssl.transforms.geometry import CenterCrop, Crop, Flip, QuarterTurn, Resize, Rotate, SameCrop
+from fastssl.transforms.steps import IMAGENET, Blur, Erase, Grayscale, Jitter, Normalize, Posterize, Solarize
 
 __all__ = [
     "IMAGENET",
     "Blur",
     "CenterCrop",
     "Crop",
+    "Erase",
     "Flip",
     "Grayscale",
     "Jitter",
     "Normalize",
+    "Posterize",
     "QuarterTurn",
     "Recipe",
+    "Resize",
+    "Rotate",
+    "SameCrop",
     "Solarize",
     "Step",
     "View",
 ]
 
-Interpolation = Literal["bilinear", "bicubic"]
-Step = Literal["jitter", "grayscale", "blur", "solarize"]
-_STEPS: tuple[Step, ...] = ("jitter", "grayscale", "blur", "solarize")
-_MAX_SIZE = 16384  # kMaxSize of csrc/cpu/render.cpp, which checks it again
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-
-
-def _check_p(who: str, p: Any) -> None:
-    if not _number(p) or not 0 <= p <= 1:
-        raise ValueError(f"{who}: p={p!r} must be a probability, from 0 to 1.")
-
-
-def _check_pair(part: Any, name: str) -> tuple[float, float]:
-    pair = getattr(part, name)
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_number(v) for v in pair):
-        raise ValueError(f"{type(part).__name__}: {name}={pair!r} must be two numbers, the least and the greatest.")
-    object.__setattr__(part, name, tuple(pair))  # a list would not be hashable
-    return pair[0], pair[1]
-
-
-def _check_size(who: str, size: Any) -> None:
-    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _MAX_SIZE:
-        raise ValueError(
-            f"{who}: size={size!r} must be a whole number of pixels from 1 to {_MAX_SIZE}; views are square."
-        )
-
-
-def _check_interpolation(who: str, interpolation: Any) -> None:
-    if interpolation not in ("bilinear", "bicubic"):
-        raise ValueError(f'{who}: interpolation={interpolation!r} must be "bilinear" or "bicubic".')
-
-
-@dataclass(frozen=True, kw_only=True)
-class Crop:
-    """Random resized crop, antialiased.
-
-    Args:
-        size: Side of the output, in pixels.
-        area: Smallest and largest part of the source's area to keep, in (0, 1].
-        aspect: Smallest and largest width over height, drawn uniformly in the logarithm.
-        interpolation: "bilinear" or "bicubic".
-
-    Source: Szegedy et al., 2015, arXiv:1409.4842, section 6.
-    """
-
-    size: int
-    area: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: Interpolation = "bilinear"
-
-    def __post_init__(self) -> None:
-        _check_size("Crop", self.size)
-        low, high = _check_pair(self, "area")
-        if not 0 < low <= high <= 1:
-            raise ValueError(
-                f"Crop: area={self.area} must hold 0 < low <= high <= 1; it is a part of the source's area, so write "
-                "(0.08, 1.0) for 8 % to 100 %."
-            )
-        low, high = _check_pair(self, "aspect")
-        if not 0 < low <= high < float("inf"):
-            raise ValueError(
-                f"Crop: aspect={self.aspect} must hold 0 < low <= high; it is width over height, as in (3 / 4, 4 / 3)."
-            )
-        _check_interpolation("Crop", self.interpolation)
-
-    def _encoded(self) -> dict[str, Any]:
-        return {"crop": "random", "area": list(self.area), "aspect": list(self.aspect), **_encoded_size(self)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CenterCrop:
-    """The central square, resized: the view for evaluation.
-
-    Args:
-        size: Side of the output, in pixels.
-        keep: Side of the square over the shorter side of the source, in (0, 1]; 0.875 is the usual 224 of 256.
-        interpolation: "bilinear" or "bicubic".
-    """
-
-    size: int
-    keep: float = 0.875
-    interpolation: Interpolation = "bilinear"
-
-    def __post_init__(self) -> None:
-        _check_size("CenterCrop", self.size)
-        if not _number(self.keep) or not 0 < self.keep <= 1:
-            raise ValueError(
-                f"CenterCrop: keep={self.keep!r} must be a part of the shorter side, above 0 and at most 1."
-            )
-        _check_interpolation("CenterCrop", self.interpolation)
-
-    def _encoded(self) -> dict[str, Any]:
-        return {"crop": "center", "keep": self.keep, **_encoded_size(self)}
-
-
-def _encoded_size(crop: Crop | CenterCrop) -> dict[str, Any]:
-    return {"size": crop.size, "filter": crop.interpolation}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flip:
-    """Mirrors with probability p; sideways as `View(flip=...)`, upside down as `View(vflip=...)`."""
-
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_p("Flip", self.p)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuarterTurn:
-    """Turns by 90 degrees counter-clockwise with probability p, after the flips."""
-
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_p("QuarterTurn", self.p)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jitter:
-    """Changes brightness, contrast, saturation and hue, in an order that is drawn too.
-
-    Args:
-        p: Probability that it happens at all.
-        brightness, contrast, saturation: v draws a factor uniformly from [max(0, 1 - v), 1 + v].
-        hue: v turns the hue by a part of the circle that is uniform in [-v, v]; at most 0.5.
-
-    Source: torchvision's ColorJitter; its use for contrastive learning: Chen et al., 2020, arXiv:2002.05709, appendix A.
-    """
-
-    p: float = 0.8
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_p("Jitter", self.p)
-        for name in ("brightness", "contrast", "saturation"):
-            value = getattr(self, name)
-            if not _number(value) or not 0 <= value < float("inf"):
-                raise ValueError(
-                    f"Jitter: {name}={value!r} must be a number from 0 up; 0.8 draws a factor from [0.2, 1.8]."
-                )
-        if not _number(self.hue) or not 0 <= self.hue <= 0.5:
-            raise ValueError(f"Jitter: hue={self.hue!r} must be from 0 to 0.5, half of the circle.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grayscale:
-    """Replaces the colours by their luma with probability p."""
-
-    p: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_p("Grayscale", self.p)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blur:
-    """Gaussian blur with probability p.
-
-    Args:
-        p: Probability.
-        sigma_px: Smallest and largest standard deviation, in pixels of the view, drawn uniformly. The kernel is as long as
-            sigma needs; the border is reflected.
-    """
-
-    p: float = 0.5
-    sigma_px: tuple[float, float] = (0.1, 2.0)
-
-    def __post_init__(self) -> None:
-        _check_p("Blur", self.p)
-        low, high = _check_pair(self, "sigma_px")
-        if not 0 <= low <= high <= 1000:
-            raise ValueError(f"Blur: sigma_px={self.sigma_px} must hold 0 <= low <= high <= 1000, in pixels.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Solarize:
-    """Inverts each channel at or above the threshold, with probability p.
-
-    Args:
-        p: Probability.
-        threshold: On the scale of 8 bits, 0 to 256; 256 inverts nothing.
-    """
-
-    p: float = 0.2
-    threshold: float = 128
-
-    def __post_init__(self) -> None:
-        _check_p("Solarize", self.p)
-        if not _number(self.threshold) or not 0 <= self.threshold <= 256:
-            raise ValueError(
-                f"Solarize: threshold={self.threshold!r} must be from 0 to 256, on the scale of 8 bits; 128 is usual."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Normalize:
-    """Subtracts the mean and divides by the standard deviation, a channel; the channels are in [0, 1]."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple | list) or len(values) != 3 or not all(_number(v) for v in values):
-                raise ValueError(
-                    f"Normalize: {name}={values!r} must be three numbers, for red, green and blue in [0, 1]."
-                )
-            object.__setattr__(self, name, tuple(values))
-        if not all(v > 0 for v in self.std):
-            raise ValueError(f"Normalize: std={self.std} must be above 0 in every channel.")
-
-
-# The statistics of ImageNet's training images that torchvision's models are trained with.
-IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+Step = Literal["crop", "jitter", "grayscale", "blur", "solarize", "posterize", "custom"]
+_STEPS: tuple[Step, ...] = ("crop", "jitter", "grayscale", "blur", "solarize", "posterize", "custom")
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One view of an image: a crop, then flips and turn, then the steps in `order`, then normalization.
+    """One view of an image: the steps in `order`, then normalization and erasing.
 
-    What is None does not happen.
+    What is None does not happen. Flips, turn and rotation, in this order, belong to the crop and follow it at once.
 
     Args:
-        crop: A `Crop` or a `CenterCrop`.
+        crop: A `Crop`, `CenterCrop`, `Resize` or `SameCrop`.
         flip, vflip: Mirrored sideways, upside down.
         turn: Turned by 90 degrees.
-        jitter, grayscale, blur, solarize: The steps.
-        normalize: Applied last; None leaves the channels in [0, 1].
-        order: The order of the steps; a permutation of the four names.
+        rotate: Rotated by any angle.
+        jitter, grayscale, blur, solarize, posterize: The steps.
+        custom: A step of your own: takes the batch of this view, (B, C, S, S), float32 in [0, 1], and returns the same shape
+            and type. It runs once a batch, on the thread that takes the batch, and is not part of `batch.params`.
+        normalize: Comes after all steps; None leaves the channels in [0, 1].
+        erase: Random erasing, last.
+        order: The order of the steps: "crop", "jitter", "grayscale", "blur", "solarize", "posterize", "custom"; those that the
+            view has must be named, but for the crop, which is then the first. With colours before the crop, they see all of the
+            image; "custom" cannot come before the crop.
 
     >>> View(crop=Crop(size=96), flip=Flip(p=0.5)).size
     96
     """
 
-    crop: Crop | CenterCrop
+    crop: Crop | CenterCrop | Resize | SameCrop
     flip: Flip | None = None
     vflip: Flip | None = None
     turn: QuarterTurn | None = None
+    rotate: Rotate | None = None
     jitter: Jitter | None = None
     grayscale: Grayscale | None = None
     blur: Blur | None = None
     solarize: Solarize | None = None
+    posterize: Posterize | None = None
+    custom: Callable[[Tensor], Tensor] | None = None
     normalize: Normalize | None = IMAGENET
+    erase: Erase | None = None
     order: tuple[Step, ...] = _STEPS
 
     def __post_init__(self) -> None:
@@ -285,8 +85,16 @@ class View:
             if not isinstance(value, kinds) and not (value is None and name != "crop"):
                 wanted = " or ".join(kind.__name__ for kind in kinds)
                 raise TypeError(f"View: {name}={value!r} must be {wanted}{'' if name == 'crop' else ' or None'}.")
-        if not isinstance(self.order, tuple | list) or sorted(map(str, self.order)) != sorted(_STEPS):
-            raise ValueError(f"View: order={self.order!r} must name each of {', '.join(_STEPS)} once.")
+        if self.custom is not None and not callable(self.custom):
+            raise TypeError(
+                f"View: custom={self.custom!r} must be a callable that takes and returns a tensor, or None."
+            )
+        if isinstance(self.crop, SameCrop) and any((self.flip, self.vflip, self.turn, self.rotate)):
+            raise ValueError(
+                "View: SameCrop takes flips, turn and rotation from the other view as well; leave flip, vflip, turn and "
+                "rotate out here."
+            )
+        _check_order(self)
         object.__setattr__(self, "order", tuple(self.order))
         # Made here and not when asked for, so that torch.compile need not follow.
         object.__setattr__(self, "_json", _encode(self))
@@ -306,16 +114,33 @@ class View:
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    "crop": (Crop, CenterCrop),
+    "crop": (Crop, CenterCrop, Resize, SameCrop),
     "flip": (Flip,),
     "vflip": (Flip,),
     "turn": (QuarterTurn,),
+    "rotate": (Rotate,),
     "jitter": (Jitter,),
     "grayscale": (Grayscale,),
     "blur": (Blur,),
     "solarize": (Solarize,),
+    "posterize": (Posterize,),
     "normalize": (Normalize,),
+    "erase": (Erase,),
 }
+
+
+def _check_order(view: View) -> None:
+    order = view.order
+    if not isinstance(order, tuple | list) or not {*map(str, order)} <= {*_STEPS} or len({*order}) != len(order):
+        raise ValueError(f"View: order={order!r} must name some of {', '.join(_STEPS)}, each once.")
+    missing = [step for step in _STEPS if step != "crop" and getattr(view, step) is not None and step not in order]
+    if missing:
+        raise ValueError(f"View: order={order!r} leaves out {', '.join(missing)}, which the view has; name it.")
+    if view.custom is not None and "crop" in order and order.index("custom") < order.index("crop"):
+        raise ValueError(
+            f"View: order={order!r} has custom before the crop, where images have different sizes; for a step on each whole "
+            "image use Loader(..., image_step=...)."
+        )
 
 
 def _factors(strength: float) -> list[float]:
@@ -324,23 +149,31 @@ def _factors(strength: float) -> list[float]:
 
 def _encode(view: View) -> str:
     spec: dict[str, Any] = view.crop._encoded()
-    spec["steps"] = list(view.order)
+    steps = list(view.order) if "crop" in view.order else ["crop", *view.order]
+    spec["steps"] = [step for step in steps if getattr(view, step) is not None]
     for name in ("flip", "vflip", "turn", "grayscale"):
         part = getattr(view, name)
         if part is not None:
             spec[f"{name}_p"] = part.p
+    if view.rotate is not None:
+        spec["rotate_p"], spec["degrees"] = view.rotate.p, list(view.rotate.degrees)  # type: ignore[arg-type]
+        spec["rotate_filter"] = view.rotate.interpolation
     if view.jitter is not None:
         spec["jitter_p"] = view.jitter.p
         for name in ("brightness", "contrast", "saturation"):
             spec[name] = _factors(getattr(view.jitter, name))
         spec["hue"] = [-view.jitter.hue, view.jitter.hue]
     if view.blur is not None:
-        spec["blur_p"], spec["sigma_px"] = view.blur.p, list(view.blur.sigma_px)
+        spec["blur_p"], spec["sigma_px"], spec["blur"] = view.blur.p, list(view.blur.sigma_px), view.blur.kind
     if view.solarize is not None:
         spec["solarize_p"], spec["threshold"] = view.solarize.p, view.solarize.threshold / 255
+    if view.posterize is not None:
+        spec["posterize_p"], spec["bits"] = view.posterize.p, view.posterize.bits
     if view.normalize is not None:
-        spec["normalize"] = True
         spec["mean"], spec["std"] = list(view.normalize.mean), list(view.normalize.std)
+    if view.erase is not None:
+        spec["erase_p"], spec["erase_value"] = view.erase.p, view.erase.value
+        spec["erase_area"], spec["erase_aspect"] = list(view.erase.area), list(view.erase.aspect)
     return json.dumps(spec)
 
 
