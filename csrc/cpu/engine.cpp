@@ -91,16 +91,18 @@ bool Engine::close() {
 void Engine::work(Job& job) {
   working_for = this;
   const auto n = int64_t(job.samples.size());
+  int64_t clock = now();  // the end of one sample is the beginning of the next: for small images, looking is not cheap
   for (int64_t i; !closed_.load(std::memory_order_relaxed) && (i = job.next.fetch_add(1)) < n;) {
     std::optional<std::string> reason;
     try {
-      process(job, size_t(i));
+      process(job, size_t(i), clock);
     } catch (const std::bad_alloc&) {
       reason = "not enough memory to decode it";
     } catch (const std::exception& error) {
       reason = error.what();
     }
     if (reason) {
+      clock = now();
       const std::lock_guard lock(job.mutex);
       job.failed.push_back(
           {job.samples.position(size_t(i)), reason->empty() ? "no reason was given" : std::move(*reason)});
@@ -129,13 +131,13 @@ Fetched Engine::fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const {
   return out;
 }
 
-void Engine::process(Job& job, size_t i) {
+void Engine::process(Job& job, size_t i, int64_t& clock) {
   thread_local Worker worker;
   const std::vector<core::ViewSpec>& views = settings_.views;
   const int64_t index = job.samples.indices[i], position = job.samples.position(i);
-  const int64_t begin = now();
+  const int64_t begin = clock;
   Fetched fetched = fetch(job, i, worker.file);
-  const int64_t read = now();
+  const int64_t read = settings_.array.first.pixels ? begin : now();
 
   // What is assigned to `fetched` was made from what it held, so it is made first.
   ImageView image = fetched.image;
@@ -177,10 +179,11 @@ void Engine::process(Job& job, size_t i) {
   for (size_t v = 0; v < views.size(); ++v) {
     worker.renderer.render(image, views[v], plans[v], job.outputs[v], position);
   }
-  times_.read += read - begin;
-  times_.decode += decoded - read;
-  times_.render += now() - decoded;
-  times_.images += 1;
+  clock = now();
+  times_.read.fetch_add(read - begin, std::memory_order_relaxed);
+  times_.decode.fetch_add(decoded - read, std::memory_order_relaxed);
+  times_.render.fetch_add(clock - decoded, std::memory_order_relaxed);
+  times_.images.fetch_add(1, std::memory_order_relaxed);
   if (worker.file.bytes() > kKeptBytes) worker.file.free();
   if (worker.pixels.bytes() > kKeptBytes) worker.pixels.free();
 }
