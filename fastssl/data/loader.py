@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError, check_on_error
-from fastssl.data.iteration import Iteration
+from fastssl.data.iteration import ImageStep, Iteration
 from fastssl.data.order import Order
 from fastssl.data.sources import Source, as_source
-from fastssl.ops.render import check_format, encode_recipe
+from fastssl.ops.render import check_format, encode_recipe, native_views
 from fastssl.ops.threads import check_threads
 from fastssl.transforms.plan import check_key
 from fastssl.transforms.view import Recipe
@@ -36,8 +36,10 @@ class Loader:
 
     Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads exist only while an
     iteration does. Batch memory is kept from an iteration that came to its end to the next, and let go of with the loader, or
-    when an iteration is broken off. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of 3 * size^2 * bytes a
-    value) for batches, and for each thread the largest decoded image (3 bytes a pixel) and 24 * size^2 for the largest view.
+    when an iteration is broken off. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of C * size^2 * bytes a
+    value) for batches, C being the channels of the images, and for each thread the largest decoded image (C bytes a pixel) and
+    8 * C * size^2 for the largest view. Batch memory is first touched by the threads that write it, so that on a machine of
+    several memory nodes it lies where they run; threads stay on the CPUs that the process may use, and are not pinned further.
 
     Args:
         source: A folder, a Source, or a map-style data set of `(image, target)` or `(image, target, filename)`.
@@ -52,6 +54,12 @@ class Loader:
         threads: Native threads; None for all CPUs that the process may use.
         dtype: float32, float16, bfloat16, or uint8 (with `normalize=None`).
         channels_last: Memory format of the views.
+        decode: "auto" decodes a JPEG in half, a quarter or an eighth of its size where every view still has at least its own
+            resolution in it, which saves most of the time with large photographs; DECODE_DIFFERENCE
+            "full" never does. Either decodes only the part of an image that its views need.
+        image_step: A step of your own on each whole decoded image, (H, W, C), uint8 or uint16; returns another, of any size, for
+            which the views are then drawn. It runs on the Loader's threads, one at a time, as Python does. A ValueError, OSError or
+            RuntimeError in it makes the sample a bad one; another exception ends the iteration, as a RuntimeError that names it.
         on_error: What happens with a sample that cannot be read: "raise" (DecodeError, which names it), "skip" (its batch is
             smaller), "replace" (the next good sample of the epoch takes its place, drawn anew).
         rank, world_size: This process's part of each global batch; None asks torch.distributed, if it is initialized.
@@ -79,6 +87,8 @@ class Loader:
         threads: int | None = None,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        decode: Literal["auto", "full"] = "auto",
+        image_step: ImageStep | None = None,
         on_error: OnError = "raise",
         rank: int | None = None,
         world_size: int | None = None,
@@ -88,6 +98,7 @@ class Loader:
         check_key("Loader", seed, 0)
         check_on_error("Loader", on_error)
         self.source = as_source(source)
+        _check_channels(self.source.channels, encoded)
         self.recipe = recipe
         self.batch_size = _check_count("batch_size", batch_size, 1)
         self.device = _device(device)
@@ -97,6 +108,16 @@ class Loader:
         self.threads = available_cpus() if threads is None else check_threads("Loader", threads)
         self.dtype = dtype
         self.channels_last = bool(channels_last)
+        if decode not in ("auto", "full"):
+            raise ValueError(
+                f'Loader: decode={decode!r} must be "auto" (smaller where no view is the worse for it) or "full".'
+            )
+        self.decode = decode
+        if image_step is not None and not callable(image_step):
+            raise TypeError(
+                f"Loader: image_step={image_step!r} must be a callable that takes and returns a tensor, or None."
+            )
+        self.image_step = image_step
         self.on_error = on_error
         rank, world_size = _place(rank, world_size)
         if world_size > 1 and not drop_last:
@@ -208,6 +229,15 @@ class Loader:
             over `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty at first.
         """
         return dict(self._stats)
+
+
+def _check_channels(channels: int, encoded: str) -> None:
+    for i, view in enumerate(native_views(encoded)):
+        if view.mean and len(view.mean) != channels:
+            raise ValueError(
+                f"Loader: view {i} normalizes {len(view.mean)} channels, and the source has {channels}; write "
+                "View(..., normalize=Normalize(mean=..., std=...)) with a number for each, or normalize=None."
+            )
 
 
 def _device(device: str | torch.device) -> torch.device:
