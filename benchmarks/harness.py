@@ -161,8 +161,9 @@ class Task:
 
 
 def failure(error: Exception) -> str:
-    """What is listed in place of figures, on one line."""
-    return f"failed: {type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0][:200]
+    """What is listed in place of figures, on one line; of a long message the beginning and the end."""
+    said = " ".join(str(error).split()) or "no message"
+    return f"failed: {type(error).__name__}: {said if len(said) < 300 else said[:100] + ' ... ' + said[-200:]}"
 
 
 def exhaust(pieces: Iterable[Any]) -> None:
@@ -331,19 +332,20 @@ def table(records: Sequence[dict[str, Any]], baseline: str | None = None) -> str
     """Markdown table of the records of one task and setting; ratios are of medians, over `baseline`'s speed."""
     medians = {r["contender"]: r["median_s"] for r in records if "median_s" in r}
     base = medians.get(baseline) if baseline else None
-    head = ["", "images/s", "ms an image", "spread", "peak memory"] + ([f"times {baseline}"] if base else [])
+    peaks = any(r["peak_mib"] is not None for r in records)
+    head = ["", "images/s", "ms an image", "spread"] + ["peak memory"] * peaks + [f"times {baseline}"] * bool(base)
     rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for r in records:
         if "median_s" not in r:
             rows.append([r["contender"], r["status"], *[""] * (len(head) - 2)])
             continue
-        peak = "" if r["peak_mib"] is None else f"{r['peak_mib']:.0f} MiB"
         row = [
             r["contender"],
             f"{r['per_second']:,.0f}",
             f"{1e3 * r['median_s'] / r['count']:.2f}",
             f"{r['spread']:.0%}",
-            peak,
         ]
+        if peaks:
+            row.append("" if r["peak_mib"] is None else f"{r['peak_mib']:.0f} MiB")
         rows.append(row + ([f"{base / r['median_s']:.1f}"] if base else []))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

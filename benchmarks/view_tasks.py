@@ -11,7 +11,7 @@ from typing import Any
 
 from contenders import albumentations, dali, kornia, lightly, ours, torchvision
 from harness import Run, Task
-from view_checks import Sums, check_pixels, check_views, expected_of
+from view_checks import Sums, check_pixels, check_views, expected_of, remembered
 from view_recipes import CIFAR, DINO, SIMCLR, Recipe
 
 MEMORY_BATCHES = 4  # that memory is measured over: one more than a Loader has in flight
@@ -28,6 +28,7 @@ class Inputs:
         jpegs: The files' bytes, or
         pixels: the images decoded, (N, H, W, 3), uint8.
         paths: The files, where they are read from the disk; `folder` holds links to these and nothing else.
+        expected_file: Where the statistics of the views are kept, once they were computed.
     """
 
     recipe: Recipe
@@ -37,6 +38,7 @@ class Inputs:
     pixels: Any = None
     paths: Sequence[Path] = ()
     folder: Path | None = None
+    expected_file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.jpegs) if self.pixels is None else len(self.pixels)
@@ -47,7 +49,7 @@ class Inputs:
         paths, folder = self.paths[:count], self.folder
         if folder is not None:
             folder = linked(paths, folder.with_name(f"{folder.name}-{count}"))
-        return replace(self, jpegs=self.jpegs[:count], pixels=pixels, paths=paths, folder=folder)
+        return replace(self, jpegs=self.jpegs[:count], pixels=pixels, paths=paths, folder=folder, expected_file=None)
 
     def batches(self) -> Iterator[Any]:
         """Batches of JPEG bytes, or of pixels."""
@@ -62,11 +64,17 @@ class Inputs:
     @cached_property
     def expected(self) -> dict[int, Sums]:
         """What torchvision's views of these images are like."""
+        if self.expected_file is None:
+            raise ValueError("Inputs: without expected_file nothing can be checked; it is for the first() images only.")
+        return remembered(self.expected_file, lambda: expected_of(self.recipe, self.tensors()))
+
+    def tensors(self) -> Iterable[Any]:
+        """The images decoded, each (3, H, W), uint8."""
         import torch
 
         if self.pixels is None:
-            return expected_of(self.recipe, map(torchvision.decode, self.jpegs))
-        return expected_of(self.recipe, torch.from_numpy(self.pixels).permute(0, 3, 1, 2).contiguous())
+            return map(torchvision.decode, self.jpegs)
+        return torch.from_numpy(self.pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def linked(paths: Sequence[Path], folder: Path) -> Path:
@@ -106,6 +114,10 @@ def data_loader(dataset: Any, inputs: Inputs, workers: int, collate_fn: Any = No
         collate_fn=collate_fn,
     )
     return lambda: loader
+
+
+def checking(inputs: Inputs, antialiased: bool = True) -> Callable[[Iterable[Any]], dict[str, Any]]:
+    return check_views(inputs.recipe, len(inputs), inputs.batch_size, lambda: inputs.expected, antialiased)
 
 
 def one_by_one(make: Callable[[Recipe], Callable[[Any], list[Any]]], items: Sequence[Any], inputs: Inputs) -> Run:
@@ -161,7 +173,7 @@ def views_task(title: str, inputs: Inputs, peers: Sequence[str]) -> Task:
     Args:
         peers: Those of "operators", "albumentations", "lightly", "torchvision v2", "kornia", "DALI CPU" that take part.
     """
-    check = check_views(inputs.recipe, len(inputs), inputs.batch_size, lambda: inputs.expected)
+    check = checking(inputs)
     task = Task(title, "images", inputs, len(inputs), check, {"threads": 1})
 
     @task.contender("fastssl.Loader", "fastssl")
@@ -177,7 +189,7 @@ def views_task(title: str, inputs: Inputs, peers: Sequence[str]) -> Task:
 
     task.contender("simplejpeg, full decode alone", "simplejpeg", check=check_pixels(inputs.jpegs))(simplejpeg_decode)
 
-    @task.contender("albumentations", "albumentations", "cv2")
+    @task.contender("albumentations", "albumentations", "cv2", check=checking(inputs, antialiased=False))
     def _(inputs: Inputs) -> Run:
         return one_by_one(albumentations.from_jpeg, inputs.jpegs, inputs)
 
@@ -191,7 +203,7 @@ def views_task(title: str, inputs: Inputs, peers: Sequence[str]) -> Task:
 
     if "kornia" in peers:
 
-        @task.contender("kornia", "kornia", slow=True)
+        @task.contender("kornia", "kornia", slow=True, check=checking(inputs, antialiased=False))
         def _(inputs: Inputs) -> Run:
             return kornia.batches(inputs.recipe, inputs.batches)
 
@@ -227,7 +239,7 @@ def photographs_task(inputs: Inputs) -> Task:
 
 def cached_task(inputs: Inputs) -> Task:
     """Epochs after the first: fastssl and albumentations from decoded pixels, lightly from JPEG as it always is."""
-    check = check_views(inputs.recipe, len(inputs), inputs.batch_size, lambda: inputs.expected)
+    check = checking(inputs)
     task = Task("cached", "images", inputs, len(inputs), check, {"threads": 1})
 
     @task.contender("fastssl.Loader", "fastssl")
@@ -239,7 +251,7 @@ def cached_task(inputs: Inputs) -> Task:
         exhaust(loader)  # fills it
         return lambda: loader
 
-    @task.contender("albumentations", "albumentations", "cv2")
+    @task.contender("albumentations", "albumentations", "cv2", check=checking(inputs, antialiased=False))
     def _(inputs: Inputs) -> Run:
         return one_by_one(albumentations.from_pixels, inputs.arrays, inputs)
 
@@ -252,7 +264,7 @@ def cached_task(inputs: Inputs) -> Task:
 
 def cifar_task(inputs: Inputs) -> Task:
     """Decoded images of 32 px; every library gets them in the form it is fastest with."""
-    check = check_views(inputs.recipe, len(inputs), inputs.batch_size, lambda: inputs.expected)
+    check = checking(inputs)
     task = Task("cifar", "images", inputs, len(inputs), check, {"threads": 1})
 
     @task.contender("fastssl.Loader", "fastssl")
@@ -263,7 +275,7 @@ def cifar_task(inputs: Inputs) -> Task:
         loader = ours.loader(source, inputs.recipe, inputs.batch_size, inputs.threads)
         return lambda: loader
 
-    @task.contender("albumentations", "albumentations", "cv2")
+    @task.contender("albumentations", "albumentations", "cv2", check=checking(inputs, antialiased=False))
     def _(inputs: Inputs) -> Run:
         return one_by_one(albumentations.from_pixels, inputs.arrays, inputs)
 
@@ -275,16 +287,11 @@ def cifar_task(inputs: Inputs) -> Task:
 
     @task.contender("torchvision v2", slow=True)
     def _(inputs: Inputs) -> Run:
-        import torch
+        return one_by_one(torchvision.from_pixels, inputs.tensors(), inputs)
 
-        images = torch.from_numpy(inputs.pixels).permute(0, 3, 1, 2).contiguous()
-        return one_by_one(torchvision.from_pixels, images, inputs)
-
-    @task.contender("kornia", "kornia", slow=True)
+    @task.contender("kornia", "kornia", slow=True, check=checking(inputs, antialiased=False))
     def _(inputs: Inputs) -> Run:
-        import torch
-
-        images = torch.from_numpy(inputs.pixels).permute(0, 3, 1, 2).contiguous()
+        images = inputs.tensors()
         return kornia.batches_of_pixels(inputs.recipe, lambda: iter(images.split(inputs.batch_size)))
 
     return task
@@ -298,7 +305,7 @@ def reading(function: Callable[[bytes], Any]) -> Callable[[Path], Any]:
 
 
 def loaders_task(inputs: Inputs) -> Task:
-    check = check_views(inputs.recipe, len(inputs), inputs.batch_size, lambda: inputs.expected)
+    check = checking(inputs)
     task = Task("loaders", "images", inputs, len(inputs), check, {"threads": inputs.threads})
     size = inputs.recipe.views[0].size
 
@@ -319,7 +326,7 @@ def loaders_task(inputs: Inputs) -> Task:
             loader = folder_loader(inputs, 1)
             return lambda: on_one_core(loader)
 
-    @task.contender("fastssl transform in LightlyDataset + DataLoader", "fastssl")
+    @task.contender("fastssl transform in LightlyDataset + DataLoader", "fastssl", slow=True)
     def _(inputs: Inputs) -> Run:
         from fastssl.data import LightlyDataset
         from fastssl.transforms import SimCLRTransform
@@ -327,7 +334,7 @@ def loaders_task(inputs: Inputs) -> Task:
         dataset = LightlyDataset(str(inputs.folder), transform=SimCLRTransform(input_size=size))
         return data_loader(dataset, inputs, inputs.threads)
 
-    @task.contender("fastssl collate in DataLoader", "fastssl")
+    @task.contender("fastssl collate in DataLoader", "fastssl", slow=True)
     def _(inputs: Inputs) -> Run:
         from fastssl.data import LightlyDataset, SimCLRCollateFunction
 
@@ -347,7 +354,9 @@ def loaders_task(inputs: Inputs) -> Task:
         dataset = Mapped(inputs.paths, lambda: reading(torchvision.from_jpeg(inputs.recipe)))
         return data_loader(dataset, inputs, inputs.threads)
 
-    @task.contender("albumentations + DataLoader", "albumentations", "cv2", slow=True)
+    @task.contender(
+        "albumentations + DataLoader", "albumentations", "cv2", slow=True, check=checking(inputs, antialiased=False)
+    )
     def _(inputs: Inputs) -> Run:
         dataset = Mapped(inputs.paths, lambda: reading(albumentations.from_jpeg(inputs.recipe)))
         return data_loader(dataset, inputs, inputs.threads)

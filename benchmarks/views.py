@@ -13,7 +13,8 @@ Tasks, each with one thread on one core, and the last with two threads on two co
 Counted: decode, crop, flip, jitter, grayscale, blur, solarize, normalize, stacking into float32 batches; for loaders the
 files too (from the system's cache). Not counted: start-up, of processes too, and the filling of the cache. All contenders
 of a task take part in the same rounds, decoding alone among them; slow ones in some of the rounds. Draws differ between
-libraries, so pixels cannot agree; what must agree is in view_checks.py. Memory is measured over the first four batches.
+libraries, so pixels cannot agree; what must agree is in view_checks.py. Memory is measured of the loaders with the most
+threads, over the first four batches.
 
     python benchmarks/views.py                              all tasks, about 12 minutes on two cores
     python benchmarks/views.py --quick                      64 images, 3 rounds
@@ -28,6 +29,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,18 @@ def inputs_of(task: str, arguments: argparse.Namespace, scratch: Path) -> Inputs
     if task == "cifar":
         import numpy as np
 
-        return Inputs(recipe, SMALL_BATCH, pixels=np.load(scratch / "cifar.npy"))
+        pixels = np.load(scratch / "cifar.npy")
+        return Inputs(recipe, SMALL_BATCH, pixels=pixels, expected_file=scratch / "expected-cifar.json")
     if task == "photographs":
-        return Inputs(recipe, BATCH, jpegs=[path.read_bytes() for path in sorted((scratch / "photographs").iterdir())])
+        jpegs = [path.read_bytes() for path in sorted((scratch / "photographs").iterdir())]
+        return Inputs(recipe, BATCH, jpegs=jpegs, expected_file=scratch / "expected-photographs.json")
     paths = [Path(p) for p in json.loads((scratch / "paths.json").read_text())]
-    jpegs = [path.read_bytes() for path in paths]
+    expected = scratch / f"expected-{recipe.name}.json"
+    inputs = Inputs(recipe, BATCH, jpegs=[path.read_bytes() for path in paths], expected_file=expected)
     if task == "loaders":
         folder = linked(paths, scratch / f"images-{arguments.pinned}")
-        return Inputs(recipe, BATCH, arguments.pinned, jpegs, paths=paths, folder=folder)
-    return Inputs(recipe, BATCH, jpegs=jpegs)
+        return replace(inputs, threads=arguments.pinned, paths=paths, folder=folder)
+    return inputs
 
 
 def run_pinned(arguments: argparse.Namespace) -> None:
@@ -70,7 +75,8 @@ def run_pinned(arguments: argparse.Namespace) -> None:
     for name in arguments.tasks:
         inputs = inputs_of(name, arguments, scratch)
         task = TASKS[name].make(inputs)
-        task.measure_memory(inputs.first(MEMORY_BATCHES * inputs.batch_size))
+        if arguments.memory:
+            task.measure_memory(inputs.first(MEMORY_BATCHES * inputs.batch_size))
         tasks.append(task)
     records = []
     for task in tasks:
@@ -130,6 +136,7 @@ def run_all(arguments: argparse.Namespace) -> None:
             command = [sys.executable, __file__, "--pinned", str(threads), "--scratch", str(scratch), "--out", str(out)]
             command += ["--rounds", str(arguments.rounds), "--slow-rounds", str(arguments.slow_rounds)]
             quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": str(threads)}
+            command += ["--memory"] if tasks == ["loaders"] and threads == min(cores, max(arguments.threads)) else []
             subprocess.run([*command, "--tasks", *tasks], check=True, env={**os.environ, **quiet})
             records += json.loads(out.read_text())
     targets = view_targets.measured(records)
@@ -161,18 +168,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="how many images at most (600)")
     parser.add_argument("--photographs", type=int, help=f"how many images of 12 megapixels ({PHOTOGRAPHS})")
     parser.add_argument("--small-images", type=int, help="how many images of 32 px at most (10000)")
-    parser.add_argument("--rounds", type=int, help="how often each contender is timed (7)")
+    parser.add_argument("--rounds", type=int, help="how often each contender is timed (5)")
     parser.add_argument("--slow-rounds", type=int, default=3, help="in how many of the rounds the slow ones are (3)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the loaders (1 2)")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="only these")
     parser.add_argument("--out", help="where to write the JSON (default: benchmarks/results/views-<machine>.json)")
     parser.add_argument("--pinned", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.images = arguments.images or (64 if arguments.quick else 600)
     arguments.photographs = arguments.photographs or (4 if arguments.quick else PHOTOGRAPHS)
     arguments.small_images = arguments.small_images or (1024 if arguments.quick else 10000)
-    arguments.rounds = arguments.rounds or (3 if arguments.quick else 7)
+    arguments.rounds = arguments.rounds or (3 if arguments.quick else 5)
     run_pinned(arguments) if arguments.pinned else run_all(arguments)
 
 

@@ -45,7 +45,7 @@ def batches(
 
     def solarize(image: Any) -> Any:
         bright = image >= 128
-        return bright * (255 - image) + (bright ^ True) * image
+        return bright * (types.Constant(255, dtype=types.UINT8) - image) + (bright ^ True) * image
 
     def view(image: Any, spec: ViewSpec) -> Any:
         brightness, contrast, saturation, hue = spec.jitter
