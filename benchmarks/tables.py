@@ -65,7 +65,8 @@ def views_table(report: dict[str, Any], what: str) -> str:
     head = [""]
     for threads in settings:
         head += [f"{threads} thread{'s' * (threads > 1)}, images/s", f"times {baseline}"]
-    rows = [[*head, "memory"], ["---"] + ["---:"] * len(head)]
+    peaks = any(r["peak_mib"] is not None for r in records)
+    rows = [head + ["memory"] * peaks, ["---"] + ["---:"] * (len(head) - 1 + peaks)]
     for contender in dict.fromkeys(r["contender"] for r in records):
         row = [contender]
         for threads in settings:
@@ -76,7 +77,7 @@ def views_table(report: dict[str, Any], what: str) -> str:
             times = f"{base['median_s'] / record['median_s']:.1f}" if "median_s" in base else ""
             row += [f"{record['per_second']:,.0f}", times]
         peak = by_name.get((contender, settings[-1]), {}).get("peak_mib")
-        rows.append([*row, "" if peak is None else f"{peak:.0f} MiB"])
+        rows.append(row + ["" if peak is None else f"{peak:.0f} MiB"] * peaks)
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -85,15 +86,9 @@ def caption(report: dict[str, Any]) -> str:
     m, v = report["machine"], report["versions"]
     where = f"{m['gpu']}, " if m["gpu"] else ""
     where += f"{m['cores']} cores of {m['cpu']}, {m['memory_gib']} GiB"
-    names = {
-        "torch": "torch",
-        "torchvision": "torchvision",
-        "pillow": "Pillow",
-        "lightly": "lightly",
-        "albumentations": "albumentations",
-        "kornia": "kornia",
-        "nvidia-dali-cuda130": "DALI",
-    }
+    names = {"torch": "torch", "torchvision": "torchvision", "pillow": "Pillow", "lightly": "lightly"}
+    if report["benchmark"] == "views":
+        names |= {"albumentations": "albumentations", "kornia": "kornia", "nvidia-dali-cuda130": "DALI"}
     packages = ", ".join(f"{shown} {v[name]}" for name, shown in names.items() if v.get(name))
     inputs = ""
     if "inputs" in report:

@@ -53,6 +53,7 @@ TARGETS = (
     Target("simclr", FULL_DECODE, at_most=1.3),
     Target("simclr", "lightly", at_least=7),
     Target("simclr", "albumentations", at_least=1.6),
+    Target("simclr", "DALI CPU, steps blended", at_least=8),
     Target("simclr", "DALI CPU", at_least=8),
     Target("dino", FULL_DECODE, at_most=1.6),
     Target("dino", "lightly", at_least=9),
