@@ -167,11 +167,11 @@ def decode_task(inputs: Inputs) -> Task:
 # --- from JPEG bytes in memory, one thread ----------------------------------------------------------------------------
 
 
-def views_task(title: str, inputs: Inputs, peers: Sequence[str]) -> Task:
+def views_task(title: str, inputs: Inputs, more: Sequence[str]) -> Task:
     """Views from bytes, beside full decoding of the same bytes, which every round times too.
 
     Args:
-        peers: Those of "operators", "albumentations", "lightly", "torchvision v2", "kornia", "DALI CPU" that take part.
+        more: Which of "operators", "kornia", "DALI CPU" and "DALI CPU, steps blended" take part.
     """
     check = checking(inputs)
     task = Task(title, "images", inputs, len(inputs), check, {"threads": 1})
@@ -181,7 +181,7 @@ def views_task(title: str, inputs: Inputs, peers: Sequence[str]) -> Task:
         loader = ours.loader(ours.encoded_source(inputs.jpegs), inputs.recipe, inputs.batch_size, inputs.threads)
         return lambda: loader
 
-    if "operators" in peers:
+    if "operators" in more:
 
         @task.contender("fastssl.ops, decode and render", "fastssl")
         def _(inputs: Inputs) -> Run:
@@ -201,19 +201,19 @@ def views_task(title: str, inputs: Inputs, peers: Sequence[str]) -> Task:
     def _(inputs: Inputs) -> Run:
         return one_by_one(torchvision.from_jpeg, inputs.jpegs, inputs)
 
-    if "kornia" in peers:
+    if "kornia" in more:
 
         @task.contender("kornia", "kornia", slow=True, check=checking(inputs, antialiased=False))
         def _(inputs: Inputs) -> Run:
             return kornia.batches(inputs.recipe, inputs.batches)
 
-    if "DALI CPU" in peers:
+    if "DALI CPU" in more:
 
         @task.contender("DALI CPU", "nvidia.dali", slow=True)
         def _(inputs: Inputs) -> Run:
             return dali.batches(inputs.recipe, inputs.batches, inputs.batch_size, inputs.threads)
 
-    if "DALI CPU, steps blended" in peers:
+    if "DALI CPU, steps blended" in more:
 
         @task.contender("DALI CPU, steps blended", "nvidia.dali", slow=True)
         def _(inputs: Inputs) -> Run:
