@@ -4,6 +4,7 @@ from fastssl.data.batch import Batch
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
+from fastssl.data.ijepa_collate import IJEPAMaskCollator
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
 from fastssl.data.sources import DatasetSource, ImageFolder, Source
@@ -14,6 +15,7 @@ __all__ = [
     "Batch",
     "DatasetSource",
     "Fault",
+    "IJEPAMaskCollator",
     "ImageCollateFunction",
     "ImageFolder",
     "LightlyDataset",
