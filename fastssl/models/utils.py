@@ -195,6 +195,7 @@ def random_block_mask(
     Returns:
         (B, H, W), bool, True where masked.
 
+    >>> _ = torch.manual_seed(0)
     >>> mask = random_block_mask((4, 14, 14), batch_mask_ratio=0.5)
     >>> mask.shape, mask.any((1, 2)).sum()
     (torch.Size([4, 14, 14]), tensor(2))
@@ -244,6 +245,7 @@ def random_block_mask_image(
     Returns:
         (H, W), bool, True where masked.
 
+    >>> _ = torch.manual_seed(0)
     >>> 30 <= random_block_mask_image((14, 14), num_masks=40).sum().item() <= 40
     True
     """
