@@ -5,6 +5,7 @@ from fastssl.data.batch import Batch
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
+from fastssl.data.ijepa_collate import IJEPAMaskCollator
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
 from fastssl.data.sources import DatasetSource, ImageFolder, PixelArray, Source
@@ -16,6 +17,7 @@ __all__ = [
     "Batch",
     "DatasetSource",
     "Fault",
+    "IJEPAMaskCollator",
     "ImageCollateFunction",
     "ImageFolder",
     "LightlyDataset",
