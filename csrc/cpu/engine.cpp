@@ -46,10 +46,12 @@ std::vector<Failure> Job::failures() {
   return failed;
 }
 
-Engine::Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks)
+Engine::Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks,
+               std::shared_ptr<Cache> cache)
     : views_(std::move(views)),
       seed_(seed),
       callbacks_(std::move(callbacks)),
+      cache_(std::move(cache)),
       owner_(getpid()),
       pool_(std::make_unique<ThreadPool>(threads)) {}
 
@@ -81,9 +83,12 @@ void Engine::work(Job& job) {
     const Sample& sample = job.samples[size_t(i)];
     std::optional<std::string> reason;
     try {
-      process(job, sample);
+      if (!process_kept(job, sample)) process(job, sample);
     } catch (const std::bad_alloc&) {
       reason = "not enough memory to decode it";
+    } catch (const DecodeError& error) {
+      reason = error.what();
+      if (cache_) cache_->absent(sample.index);
     } catch (const std::exception& error) {
       reason = error.what();
     }
@@ -96,6 +101,28 @@ void Engine::work(Job& job) {
       job.done.notify_all();
     }
   }
+}
+
+// Makes the views of an image that the cache holds, with neither file nor decoder.
+bool Engine::process_kept(Job& job, const Sample& sample) {
+  thread_local Scratch<uint8_t> buffer;
+  thread_local Renderer renderer;
+  if (!cache_) return false;
+  const int64_t begin = now();
+  ImageView image;
+  if (!cache_->find(sample.index, buffer, image)) return false;
+  const int64_t found = now();
+  core::ViewPlan* plans = job.plans + sample.position * int64_t(views_.size());
+  const core::DrawKey key{seed_, uint64_t(sample.index), sample.epoch, 0, sample.repeat};
+  core::draw_views(views_.data(), views_.size(), key, image.height, image.width, plans);
+  for (size_t v = 0; v < views_.size(); ++v) {
+    renderer.render(image, views_[v], plans[v], job.outputs[v], sample.position);
+  }
+  times_.read += found - begin;
+  times_.render += now() - found;
+  times_.images += 1;
+  if (buffer.bytes() > kKeptBytes) buffer.free();
+  return true;
 }
 
 void Engine::process(Job& job, const Sample& sample) {
@@ -134,6 +161,7 @@ void Engine::process(Job& job, const Sample& sample) {
     worker.jpeg.decode(pixels, image.stride);
     image.pixels = pixels;
   }
+  if (cache_) cache_->keep(sample.index, image);
   const int64_t decoded = now();
 
   for (size_t v = 0; v < views_.size(); ++v) {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../core/plan.h"
+#include "cache.h"
 #include "render.h"
 #include "thread_pool.h"
 
@@ -76,7 +77,9 @@ class Job {
 
 class Engine {
  public:
-  Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks);
+  // With a cache, what it does not hold is decoded whole and stored.
+  Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks,
+         std::shared_ptr<Cache> cache = nullptr);
   ~Engine() { close(); }
 
   // After close() it does nothing.
@@ -89,10 +92,12 @@ class Engine {
  private:
   void work(Job& job);
   void process(Job& job, const Sample& sample);
+  bool process_kept(Job& job, const Sample& sample);
 
   const std::vector<core::ViewSpec> views_;
   const uint64_t seed_;
   const Callbacks callbacks_;
+  const std::shared_ptr<Cache> cache_;
   Times times_;
   std::atomic<bool> closed_{false};
   const pid_t owner_;  // the process that has the threads
