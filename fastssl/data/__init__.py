@@ -1,6 +1,7 @@
 """Where images come from, and how they become batches."""
 
 from fastssl.data.batch import Batch
+from fastssl.data.cache import build_cache, CacheError, CacheInfo, verify_cache
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
@@ -12,6 +13,8 @@ from fastssl.data.subset import Subset
 __all__ = [
     "BaseCollateFunction",
     "Batch",
+    "CacheError",
+    "CacheInfo",
     "DatasetSource",
     "Fault",
     "ImageCollateFunction",
@@ -22,4 +25,6 @@ __all__ = [
     "SimCLRCollateFunction",
     "Source",
     "Subset",
+    "build_cache",
+    "verify_cache",
 ]

@@ -115,6 +115,7 @@ class Iteration(Iterator[Batch]):
             seed=loader.seed,
             fetch=_fetcher(loader.source, self._crashes),
             decode_other=lambda data: _pixels(decode_other(data)),
+            cache=None if loader._cache is None else loader._cache.open(),
         )
         self._closed = False
         _live.add(self)
@@ -226,6 +227,8 @@ class Iteration(Iterator[Batch]):
         self._wait(flight.job)
         if self._crashes:
             raise self._crashes[0]
+        if loader._cache is not None:
+            loader._cache.check()
         indices = list(step.indices)
         dropped: set[int] = set()
         for position, reason in sorted(flight.job.failures()):
@@ -236,6 +239,8 @@ class Iteration(Iterator[Batch]):
                 self._dropped_first = self._dropped_first or f"{source.filename(indices[position])}: {reason}"
             else:
                 indices[position] = self._replace(flight, position)
+        if loader._cache is not None:
+            loader._cache.attend(index for position, index in enumerate(indices) if position not in dropped)
         last = loader.order.steps_per_epoch(step.after) == 0
         loader._cursor = (step.epoch + last, 0 if last else step.after, self.end)
         self._images += len(indices) - len(dropped)
