@@ -99,6 +99,8 @@ class Job:
     def wait(self, milliseconds: int) -> bool: ...
     def failures(self) -> list[tuple[int, str]]: ...
 
+# (the first image, bytes from image to image, number of samples, their rows: address of int64 or 0, what keeps all alive).
+Array = tuple[Image, int, int, int, Any]
 class Cache:
     def error(self) -> str: ...
     def counts(self) -> dict[str, int]: ...
@@ -127,16 +129,23 @@ class Engine:
         threads: int,
         views: Sequence[ViewSpec],
         seed: int,
+        channels: int,
+        as_stored: bool,
+        may_shrink: bool,
+        array: Array | None,
         fetch: Callable[[int], Fetched],
         decode_other: Callable[[memoryview], Fetched],
+        image_step: Callable[[int, Image], Fetched] | None,
         cache: Cache | None = None,
+        keep_small: bool = False,
     ) -> None: ...
     def submit(
         self,
-        samples: Sequence[tuple[int, int]],
+        indices: Sequence[int],
+        positions: Sequence[int],
+        paths: list[str | None],
         epoch: int,
         repeat: int,
-        paths: Sequence[bytes],
         outputs: Sequence[int],
         dtype: DType,
         channels_last: bool,
@@ -165,8 +174,11 @@ def draw(
 ) -> None: ...
 def draw_permutation(seed: int, epoch: int, n: int, out: int) -> None: ...
 def is_jpeg(data: int, size: int) -> bool: ...
-def jpeg_size(data: int, size: int) -> tuple[int, int]: ...
-def jpeg_decode(data: int, size: int, pixels: int, height: int, width: int) -> None: ...
+def jpeg_size(data: int, size: int) -> tuple[int, int, int]: ...
+def jpeg_decode(data: int, size: int, pixels: int, height: int, width: int, channels: int) -> None: ...
+def jpeg_decode_window(
+    data: int, size: int, window: Sequence[int], shrink: int, channels: int
+) -> tuple[bytes, int, int, int, int]: ...
 def render(
     views: Sequence[ViewSpec],
     images: Sequence[Image],

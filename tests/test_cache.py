@@ -53,7 +53,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
 
 
 def epochs(source: object, n: int = 3, **arguments: object) -> list[Joined]:
-    loader = fastssl.Loader(source, RECIPE, batch_size=5, **{"threads": 2, **arguments})
+    loader = fastssl.Loader(source, RECIPE, batch_size=5, **{"threads": 2, "decode": "full", **arguments})
     return [joined(loader) for _ in range(n)]
 
 
@@ -79,7 +79,7 @@ def test_views_are_those_without_a_cache(photos, cache, source, threads):
 
 def test_views_are_those_without_a_cache_within_one_iteration(photos, cache):
     """Epochs that run into one another, where an image is stored and found while others are still decoded."""
-    plain = joined(fastssl.Loader(photos, RECIPE, batch_size=4, epochs=5))
+    plain = joined(fastssl.Loader(photos, RECIPE, batch_size=4, epochs=5, decode="full"))
     assert joined(fastssl.Loader(photos, RECIPE, batch_size=4, epochs=5, threads=3, cache=cache)) == plain
 
 
@@ -92,7 +92,9 @@ def test_views_of_a_cache_found_in_a_file_are_those_without(photos, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
 def test_other_types_and_layouts_are_as_without_a_cache(cache, dtype):
     recipe = (VIEW.with_(normalize=None),)
-    plain = joined(fastssl.Loader(Memory(MIXED), recipe, dtype=dtype, channels_last=True, epochs=2))
+    plain = joined(
+        fastssl.Loader(Memory(MIXED), recipe, dtype=dtype, channels_last=True, epochs=2, decode="full")
+    )
     assert joined(fastssl.Loader(Memory(MIXED), recipe, dtype=dtype, channels_last=True, epochs=2, cache=cache)) == plain
 
 
@@ -144,7 +146,7 @@ def test_labels_of_a_data_set_come_with_cached_images(cache):
 @pytest.mark.parametrize("policy", ["skip", "replace"])
 def test_a_bad_sample_is_never_cached_and_noted_as_ever(cache, policy):
     items = [*PICTURES[:9], PICTURES[9][:200], b"nothing", ValueError("no such image")]
-    plain = fastssl.Loader(Memory(items), RECIPE, batch_size=4, on_error=policy)
+    plain = fastssl.Loader(Memory(items), RECIPE, batch_size=4, on_error=policy, decode="full")
     want = [joined(plain) for _ in range(3)]
     loader = fastssl.Loader(Memory(items), RECIPE, batch_size=4, on_error=policy, cache=cache)
     assert [joined(loader) for _ in range(3)] == want
@@ -168,7 +170,16 @@ def test_a_bad_sample_raises_with_a_cache_as_without(cache):
 def test_ranks_see_with_a_cache_what_they_see_without(cache, together):
     def ranks(**arguments: object) -> list[Joined]:
         loaders = [
-            fastssl.Loader(Memory(PICTURES), RECIPE, batch_size=5, drop_last=True, rank=rank, world_size=2, **arguments)
+            fastssl.Loader(
+                Memory(PICTURES),
+                RECIPE,
+                batch_size=5,
+                drop_last=True,
+                rank=rank,
+                world_size=2,
+                decode="full",
+                **arguments,
+            )
             for rank in range(2)
         ]
         if together:
@@ -219,7 +230,7 @@ def test_a_fork_has_the_images_of_its_parent(nursery, cache):
             if i == 2:
                 break
         loader.set_epoch(1)
-        want = joined(fastssl.Loader(Memory(pictures(20)), RECIPE, batch_size=4, epochs=3, shuffle=False))
+        want = joined(fastssl.Loader(Memory(pictures(20)), RECIPE, batch_size=4, epochs=3, shuffle=False, decode="full"))
         child = os.fork()
         got = [joined(loader) for _ in range(2)]
         stats = loader.stats()["cache"]

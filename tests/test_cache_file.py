@@ -26,7 +26,8 @@ PICTURES = pictures(N)
 VERSION_AT, HASH_AT, STATE_AT, TABLE_AT = 8, 1088, 1096, 4096
 ENTRY_BYTES, ENTRY_STATE_AT = 32, 28
 DATA_AT = 8192
-DONE, CLAIMED = 2, 1
+CLAIMED = 1
+FULL = "decoding 1 of 3 channels, RGB; full size"
 
 
 class Source(Memory):
@@ -51,7 +52,7 @@ def epoch(path: Path, source: object = None, **arguments: object) -> Joined:
     )
 
 
-PLAIN = joined(fastssl.Loader(Source(), RECIPE, batch_size=5))
+PLAIN = joined(fastssl.Loader(Source(), RECIPE, batch_size=5, decode="full"))
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_a_flipped_bit_of_a_pixel_is_an_error_at_its_first_use(path, policy):
 
 def test_verify_finds_what_is_damaged(path):
     info = verify_cache(path)
-    assert info == CacheInfo(str(path), N, N, path.stat().st_size, "decoding 1; full size")
+    assert info == CacheInfo(str(path), N, N, path.stat().st_size, FULL)
     for index in (3, 8):
         flip(path, entry(path, index)[0] + 40, 3)
     with pytest.raises(CacheError, match=rf"the pixels of 2 of {N} images are damaged .*the first of image 3"):
@@ -240,7 +241,7 @@ def test_a_subset_has_a_cache_of_its_own(tmp_path):
 
 
 def test_a_cache_of_another_rule_is_refused(path):
-    with pytest.raises(CacheError, match=r'another rule \("decoding 1; full size", here "decoding 1; as small as'):
+    with pytest.raises(CacheError, match=r'another rule \(FULL, here "decoding 1; as small as'):
         epoch(path, cache_size="recipe")
 
 
@@ -441,7 +442,7 @@ def test_two_processes_fill_one_file_and_share_it(tmp_path):
                 time.sleep(0.005)
                 Slow.fetched += 1
                 return super().fetch(index)
-        plain = fastssl.Loader(Source(pictures(N)), RECIPE, batch_size=5, seed=int(sys.argv[2]))
+        plain = fastssl.Loader(Source(pictures(N)), RECIPE, batch_size=5, seed=int(sys.argv[2]), decode="full")
         want = [joined(plain) for _ in range(6)]
         print("ready", flush=True)
         while not os.path.exists(sys.argv[1] + ".go"):
@@ -595,11 +596,11 @@ assert not os.listdir(os.path.dirname(sys.argv[1]))
 def test_build_cache_decodes_each_image_once(tmp_path):
     path, source, seen = tmp_path / "pixels.cache", Source(pictures(150)), []
     info = build_cache(source, path, threads=2, progress=lambda done, of: seen.append((done, of)))
-    assert info == CacheInfo(str(path), 150, 150, path.stat().st_size, "decoding 1; full size")
+    assert info == CacheInfo(str(path), 150, 150, path.stat().st_size, FULL)
     assert sorted(source.fetched) == list(range(150))
     assert seen == sorted(seen) and seen[-1] == (150, 150) and len(seen) >= 3
     assert build_cache(source, path) == info and len(source.fetched) == 150
-    plain = joined(fastssl.Loader(source, RECIPE))
+    plain = joined(fastssl.Loader(source, RECIPE, decode="full"))
     source.fetched.clear()
     assert joined(fastssl.Loader(source, RECIPE, cache=path)) == plain and not source.fetched
 
@@ -628,7 +629,7 @@ def test_build_cache_overwrites_only_if_told(path):
         build_cache(source, path)
     assert epoch(path) == PLAIN
     build_cache(source, path, overwrite=True)
-    assert epoch(path, source) == joined(fastssl.Loader(source, RECIPE, batch_size=5))
+    assert epoch(path, source) == joined(fastssl.Loader(source, RECIPE, batch_size=5, decode="full"))
 
 
 def test_build_cache_names_wrong_arguments(tmp_path):
@@ -659,7 +660,7 @@ def test_an_image_of_a_part_is_that_of_its_pixels(tmp_path):
     """Found while the file is being filled, by a copy, not by a map."""
     path = tmp_path / "pixels.cache"
     loader = fastssl.Loader(Source(), RECIPE, batch_size=4, cache=path, shuffle=False, drop_last=True, prefetch=0)
-    one = fastssl.Loader(Source(PICTURES), RECIPE, batch_size=5, drop_last=True, seed=4)
+    one = fastssl.Loader(Source(PICTURES), RECIPE, batch_size=5, drop_last=True, seed=4, decode="full")
     want = joined(one)
     next(iter(loader))
     again = fastssl.Loader(Source(), RECIPE, batch_size=5, cache=path, drop_last=True, seed=4)

@@ -16,6 +16,8 @@ constexpr size_t kAlign = 64;
 
 size_t aligned(size_t size, size_t to = kAlign) { return (size + to - 1) / to * to; }
 
+bool own_chunk(size_t size) { return size > kChunk / 4; }
+
 }  // namespace
 
 int64_t row_bytes(const ImageView& image) {
@@ -62,7 +64,7 @@ uint8_t* MemoryCache::take(size_t size) {
     return out;
   }
   const auto room = size_t(std::max<int64_t>(0, limit_ - bytes_.load()));
-  const bool own = size > kChunk / 4;
+  const bool own = own_chunk(size);
   const size_t chunk = own ? aligned(size, 4096) : std::min(kChunk, room);
   if (size > room || chunk > room) return nullptr;
   uint8_t* data;
@@ -91,13 +93,25 @@ bool MemoryCache::find(int64_t index, Scratch<uint8_t>&, ImageView& image) {
   return true;
 }
 
+bool MemoryCache::wants(int64_t index, int64_t bytes) {
+  if (index < 0 || index >= samples_ || getpid() != owner_) return false;
+  if (entries_[size_t(index)].load(std::memory_order_acquire)) return false;
+  const auto size = int64_t(aligned(sizeof(Entry) + size_t(bytes) + kSlack));
+  const std::lock_guard lock(mutex_);
+  const int64_t room = limit_ - bytes_.load();
+  const auto taken = int64_t(own_chunk(size_t(size)) ? aligned(size_t(size), 4096) : size_t(size));
+  const bool fits = size <= int64_t(free_bytes_) || taken <= room;
+  if (!fits) left_out_.fetch_add(1, std::memory_order_relaxed);
+  return fits;
+}
+
 void MemoryCache::keep(int64_t index, const ImageView& image) {
   if (index < 0 || index >= samples_ || getpid() != owner_) return;
   std::atomic<const Entry*>& place = entries_[size_t(index)];
   if (place.load(std::memory_order_acquire)) return;
   const int64_t row = row_bytes(image);
   uint8_t* const memory = take(aligned(sizeof(Entry) + size_t(row) * size_t(image.rows) + kSlack));
-  if (!memory) {
+  if (!memory) {  // another thread took the room meanwhile, or the system has no more
     left_out_.fetch_add(1, std::memory_order_relaxed);
     return;
   }

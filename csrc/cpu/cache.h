@@ -41,6 +41,8 @@ class Cache {
   virtual ~Cache() = default;
   // The image, if it is there. Its pixels stay for as long as the cache does, or until `buffer` is used again.
   virtual bool find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) = 0;
+  // Whether it lacks the image and has room for that many bytes of pixels. Called once before keep().
+  virtual bool wants(int64_t index, int64_t bytes) = 0;
   // Stores a whole image. The first one stays.
   virtual void keep(int64_t index, const ImageView& image) = 0;
   // Says that there is no such image: it cannot be decoded.
@@ -64,6 +66,7 @@ class MemoryCache : public Cache {
   ~MemoryCache() override;
 
   bool find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) override;
+  bool wants(int64_t index, int64_t bytes) override;
   void keep(int64_t index, const ImageView& image) override;
   Counts counts() const override;
 

@@ -452,6 +452,15 @@ void FileCache::settle(Entry& entry, const Entry& with, uint32_t as) {
   shared(header_->settled).fetch_add(1);
 }
 
+bool FileCache::wants(int64_t index, int64_t bytes) {
+  if (!header_ || complete() || index < 0 || index >= setup_.samples || state() != Filling) return false;
+  if (shared(entries_[index].state).load(std::memory_order_acquire) != Empty) return false;
+  if (!setup_.limit || shared(header_->end).load() + bytes <= setup_.limit) return true;
+  left_out_.fetch_add(1, std::memory_order_relaxed);
+  absent(index);
+  return false;
+}
+
 void FileCache::keep(int64_t index, const ImageView& image) {
   if (!header_ || complete() || index < 0 || index >= setup_.samples || state() != Filling) return;
   Entry& entry = entries_[index];

@@ -45,6 +45,7 @@ class FileCache : public Cache {
   ~FileCache() override;
 
   bool find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) override;
+  bool wants(int64_t index, int64_t bytes) override;
   void keep(int64_t index, const ImageView& image) override;
   void absent(int64_t index) override;
   std::string error() override;

@@ -88,6 +88,7 @@ void check(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan) {
   if (spec.size < 1 || spec.size > kMaxSize)
     refuse("a view's size is " + std::to_string(spec.size) + "; it must be from 1 to 16384 pixels");
   if (image.height < 1 || image.width < 1) refuse("it has no pixel");
+  if (image.channels != 3 || image.type != PixelType::UInt8) refuse("only images of three channels of 8 bits can be rendered");
   if (plan.source_height != float(image.height) || plan.source_width != float(image.width)) {
     refuse("the plan was drawn for " + by(plan.source_height, plan.source_width) +
            " pixels (height x width), this image has " + by(float(image.height), float(image.width)) +
@@ -177,9 +178,12 @@ struct Renderer::View {
   }
 
   void prepare_resampling() {
-    const auto axis = [&](float start, float length, int extent) {
+    const auto axis = [&](double start, double length, int extent) {
+      start /= image.shrink;
+      length /= image.shrink;
+      extent = (extent + image.shrink - 1) / image.shrink;
       const int low = int(std::floor(start));
-      const int high = std::min(extent, int(std::ceil(double(start) + length)));
+      const int high = std::min(extent, int(std::ceil(start + length)));
       return core::make_axis(start, length, size, low, std::max(high, low + 1), spec.filter);
     };
     x = axis(plan.left, plan.width, image.width);
@@ -222,7 +226,7 @@ struct Renderer::View {
     const core::Taps taps = core::axis_taps(y, from, weight);
     for (int k = 0; k < taps.count; ++k) {
       weight[k] *= 1.0f / 255.0f;
-      own.sources_[k] = static_cast<const uint8_t*>(image.pixels) + int64_t(taps.first + k) * image.stride + int64_t(3) * x_low;
+      own.sources_[k] = static_cast<const uint8_t*>(image.pixels) + int64_t(taps.first + k - image.top) * image.stride + int64_t(3) * (x_low - image.left);
     }
     rows.vertical(own.sources_.data(), weight, taps.count, 3 * (x_high - x_low), line);
     rows.horizontal(line, x_taps, size, plan.flip_h != 0, wide, to);

@@ -1,5 +1,6 @@
 """Where images come from, and how they become batches."""
 
+from fastssl.data.array_source import ArraySource
 from fastssl.data.batch import Batch
 from fastssl.data.cache import build_cache, CacheError, CacheInfo, verify_cache
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
@@ -7,10 +8,11 @@ from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
-from fastssl.data.sources import DatasetSource, ImageFolder, Source
+from fastssl.data.sources import DatasetSource, ImageFolder, PixelArray, Source
 from fastssl.data.subset import Subset
 
 __all__ = [
+    "ArraySource",
     "BaseCollateFunction",
     "Batch",
     "CacheError",
@@ -22,6 +24,7 @@ __all__ = [
     "LightlyDataset",
     "Loader",
     "MultiViewCollate",
+    "PixelArray",
     "SimCLRCollateFunction",
     "Source",
     "Subset",

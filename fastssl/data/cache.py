@@ -84,6 +84,8 @@ def build_cache(
     if path == "ram":
         raise ValueError(f"build_cache: path={path!r} is what a Loader calls memory; give the path of a file.")
     source = as_source(source)
+    if source.native() is not None:
+        raise ValueError("build_cache: the images lie in memory as an array already; a Loader reads them where they are.")
     if overwrite:
         for name in (os.fspath(path), f"{os.fspath(path)}.part"):
             with suppress(FileNotFoundError):

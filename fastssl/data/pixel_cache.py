@@ -62,7 +62,7 @@ class PixelCache:
                 path=os.fsencode(self.where),
                 samples=len(self.source),
                 fingerprint=self._fingerprint,
-                rule=rule(self._views, self.size),
+                rule=rule(self.source, self._views, self.size),
                 limit=self.limit or 0,
             )
             self._budget = self.limit or 0
@@ -120,7 +120,7 @@ def as_cache(
     cache_bytes: int | None,
     cache_size: CacheSize,
 ) -> PixelCache | None:
-    """The cache that a Loader's arguments ask for.
+    """The cache that a Loader's arguments ask for; None also where the images lie in memory as an array.
 
     Raises:
         ValueError, TypeError: They are not as Loader describes them.
@@ -138,20 +138,23 @@ def as_cache(
         return None
     if not isinstance(cache, str | os.PathLike) or not os.fspath(cache):
         raise TypeError(f'Loader: cache={cache!r} must be None, "ram", or the path of a file.')
+    if source.native() is not None:  # pixels in memory: nothing would be saved
+        return None
     where = None if cache == "ram" else os.path.abspath(os.fspath(cache))
     return PixelCache(source, recipe, where, cache_bytes, cache_size)
 
 
-def rule(encoded: str, size: CacheSize) -> str:
+def rule(source: Source, encoded: str, size: CacheSize) -> str:
     """How images were decoded, in words: two caches of the same rule hold the same pixels."""
+    how = f"decoding {_DECODING} of {source.channels} channels, {source.mode}"
     if size == "full":
-        return f"decoding {_DECODING}; full size"
+        return f"{how}; full size"
     views = [
         [view.size, view.crop.name, view.of, view.area, view.aspect, view.keep, view.steps[:1] == [_C.Step.crop]]
         for view in native_views(encoded)
     ]
     code = hashlib.sha256(json.dumps(views).encode()).hexdigest()[:16]
-    return f"decoding {_DECODING}; as small as the views allow, which have sizes {[v[0] for v in views][:40]}, code {code}"
+    return f"{how}; as small as the views allow, which have sizes {[v[0] for v in views][:40]}, code {code}"
 
 
 def fingerprint(source: Source) -> bytes:
