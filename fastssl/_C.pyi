@@ -101,6 +101,7 @@ class Job:
 
 # (the first image, bytes from image to image, number of samples, their rows: address of int64 or 0, what keeps all alive).
 Array = tuple[Image, int, int, int, Any]
+
 class Cache:
     def error(self) -> str: ...
     def counts(self) -> dict[str, int]: ...

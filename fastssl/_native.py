@@ -24,7 +24,9 @@ DecodeError.__doc__ = "An image could not be read; the message names the file an
 
 CacheError = _C.CacheError
 CacheError.__module__ = "fastssl.data"
-CacheError.__doc__ = "A cache of decoded images cannot be used; the message names the file, what is wrong, and the remedy."
+CacheError.__doc__ = (
+    "A cache of decoded images cannot be used; the message names the file, what is wrong, and the remedy."
+)
 
 PLAN_FIELDS: tuple[str, ...] = _C.PLAN_FIELDS
 

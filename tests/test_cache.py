@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import images
+import numpy
 import pytest
 import torch
 from loading import RECIPE, VIEW, Joined, Memory, joined, pictures
@@ -17,7 +19,7 @@ from test_leaks import resident_bytes
 import fastssl
 from fastssl import ops
 from fastssl._native import _C
-from fastssl.data import DatasetSource, ImageFolder, Source, Subset
+from fastssl.data import ArraySource, DatasetSource, ImageFolder, Source, Subset, build_cache
 from fastssl.data.pixel_cache import available_bytes
 from fastssl.ops.render import encode_recipe, native_views
 from fastssl.transforms.view import Blur, CenterCrop, Crop, Resize, SameCrop, View
@@ -92,10 +94,10 @@ def test_views_of_a_cache_found_in_a_file_are_those_without(photos, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
 def test_other_types_and_layouts_are_as_without_a_cache(cache, dtype):
     recipe = (VIEW.with_(normalize=None),)
-    plain = joined(
-        fastssl.Loader(Memory(MIXED), recipe, dtype=dtype, channels_last=True, epochs=2, decode="full")
+    plain = joined(fastssl.Loader(Memory(MIXED), recipe, dtype=dtype, channels_last=True, epochs=2, decode="full"))
+    assert (
+        joined(fastssl.Loader(Memory(MIXED), recipe, dtype=dtype, channels_last=True, epochs=2, cache=cache)) == plain
     )
-    assert joined(fastssl.Loader(Memory(MIXED), recipe, dtype=dtype, channels_last=True, epochs=2, cache=cache)) == plain
 
 
 # --- nothing is asked for twice ---------------------------------------------------------------------------------------
@@ -373,6 +375,78 @@ def test_no_crop_has_fewer_pixels_than_its_view_in_a_shrunk_image(recipe, rng):
 )
 def test_shrink_is_as_documented(recipe, height, width, shrink):
     assert _C.recipe_shrink(native_views(encode_recipe(recipe)), height, width) == shrink
+
+
+WIDE = [images.jpeg(images.photo(300 + 10 * i, 400, seed=i)) for i in range(9)]
+THUMBNAILS = (View(crop=Crop(size=16, area=(0.3, 1.0))), View(crop=CenterCrop(size=24)))
+
+
+def test_smaller_images_give_the_same_views_found_or_not(cache):
+    """Whether an image was found, stored just now, or had no room, changes no pixel."""
+
+    def three(**arguments: object) -> list[Joined]:
+        loader = fastssl.Loader(Memory(WIDE), THUMBNAILS, batch_size=4, cache_size="recipe", **arguments)
+        got = []
+        for _ in range(3):
+            loader.set_epoch(5)
+            got.append(joined(loader))
+        return got
+
+    found = three(cache=cache)
+    tight = three(cache="ram", cache_bytes=300_000) + three(cache="ram", cache_bytes=1)
+    assert all(other == found[0] for other in found[1:] + tight)
+
+
+def test_smaller_images_take_less_and_look_the_same(tmp_path):
+    full, small = (
+        fastssl.Loader(Memory(WIDE), THUMBNAILS, cache=tmp_path / size, cache_size=size) for size in ("full", "recipe")
+    )
+    pairs = list(zip(joined(full).views, joined(small).views, strict=True))
+    for size, other in pairs:
+        scale = torch.tensor(VIEW.normalize.std).view(3, 1, 1)
+        off = ((size - other) * scale).abs()
+        assert 0 < off.mean() < 0.02, "a mean over 8 x 8 pixels in the DCT, and then bilinear, is not bilinear of all"
+    assert small.stats()["cache"]["bytes"] * 12 < full.stats()["cache"]["bytes"]
+
+
+def test_images_that_are_no_jpeg_are_kept_in_full_size(cache):
+    source = Memory([images.png(images.photo(300, 400, seed=i)) for i in range(5)])
+    loader = fastssl.Loader(source, THUMBNAILS, cache=cache, cache_size="recipe", epochs=2)
+    assert joined(loader) == joined(fastssl.Loader(source, THUMBNAILS, decode="full", epochs=2))
+
+
+# --- with other options -----------------------------------------------------------------------------------------------
+
+
+def test_an_image_step_sees_what_was_decoded_each_time(cache):
+    calls = []
+
+    def step(image: torch.Tensor) -> torch.Tensor:
+        calls.append(image.shape)
+        return image[2:, 3:].contiguous() // 2
+
+    source = Counting(MIXED)
+    want = [joined(loader) for loader in [fastssl.Loader(source, RECIPE, image_step=step)] for _ in range(3)]
+    source.fetched.clear()
+    calls.clear()
+    loader = fastssl.Loader(source, RECIPE, image_step=step, cache=cache, threads=2)
+    assert [joined(loader) for _ in range(3)] == want
+    assert len(source.fetched) == 23 and len(calls) == 3 * 23
+
+
+def test_an_image_step_and_smaller_images_do_not_go_together():
+    with pytest.raises(ValueError, match='write cache_size="full"'):
+        fastssl.Loader(Memory(WIDE), RECIPE, image_step=lambda image: image, cache="ram", cache_size="recipe")
+
+
+def test_pixels_in_memory_are_not_copied(tmp_path):
+    source = ArraySource(numpy.stack([images.photo(20, 30, seed=i) for i in range(6)]), targets=range(6))
+    for cache in ("ram", tmp_path / "c"):
+        loader = fastssl.Loader(source, RECIPE, cache=cache)
+        assert joined(loader) == joined(fastssl.Loader(source, RECIPE))
+        assert "cache" not in loader.stats() and not os.listdir(tmp_path)
+    with pytest.raises(ValueError, match="the images lie in memory"):
+        build_cache(source, tmp_path / "c")
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------

@@ -94,7 +94,16 @@ def test_a_file_truncated_anywhere_is_refused(path):
     whole = path.read_bytes()
     offset, size = entry(path, 3)
     cuts = {0, 1, 7, 8, 12, 100, HASH_AT, STATE_AT, 1200, 4095, TABLE_AT, TABLE_AT + 1, TABLE_AT + 31, TABLE_AT + 50}
-    cuts |= {DATA_AT - 1, DATA_AT, DATA_AT + 1, offset, offset + size - 1, offset + size, len(whole) // 2, len(whole) - 1}
+    cuts |= {
+        DATA_AT - 1,
+        DATA_AT,
+        DATA_AT + 1,
+        offset,
+        offset + size - 1,
+        offset + size,
+        len(whole) // 2,
+        len(whole) - 1,
+    }
     for cut in sorted(cuts):
         path.write_bytes(whole[:cut])
         with pytest.raises(CacheError, match=r"pixels\.cache'.*(truncated|no cache of fastssl)"):
@@ -115,10 +124,10 @@ def test_every_bit_of_header_and_table_is_guarded(path):
         try:
             loader = fastssl.Loader(Source(), RECIPE, batch_size=5, cache=path, threads=1)
         except CacheError as error:
-            assert str(path) in str(error) and "delete the file" in str(error) or "take another path" in str(error)
+            assert (str(path) in str(error) and "delete the file" in str(error)) or "take another path" in str(error)
             refused += 1
         else:
-            assert not TABLE_AT <= at and not at < STATE_AT + 4, f"byte {at} is not guarded"
+            assert not at >= TABLE_AT and not at < STATE_AT + 4, f"byte {at} is not guarded"
             if at % 16 == 0:
                 assert joined(loader) == PLAIN
         poke(path, at, whole[at : at + 1])
@@ -241,7 +250,7 @@ def test_a_subset_has_a_cache_of_its_own(tmp_path):
 
 
 def test_a_cache_of_another_rule_is_refused(path):
-    with pytest.raises(CacheError, match=r'another rule \(FULL, here "decoding 1; as small as'):
+    with pytest.raises(CacheError, match=f'another rule ."{FULL}", here ".*; as small as'):
         epoch(path, cache_size="recipe")
 
 
@@ -330,7 +339,19 @@ def test_a_truncated_part_gives_the_right_pixels_or_an_error(tmp_path):
     broken_off(path, 2)
     part = part_of(path)
     whole = part.read_bytes()
-    for cut in (0, 5, 900, HASH_AT + 3, 1130, 4096, TABLE_AT + 70, DATA_AT - 1, DATA_AT, DATA_AT + 5000, len(whole) - 1):
+    for cut in (
+        0,
+        5,
+        900,
+        HASH_AT + 3,
+        1130,
+        4096,
+        TABLE_AT + 70,
+        DATA_AT - 1,
+        DATA_AT,
+        DATA_AT + 5000,
+        len(whole) - 1,
+    ):
         part.write_bytes(whole[:cut])
         path.unlink(missing_ok=True)
         try:
@@ -390,37 +411,55 @@ joined(fastssl.Loader(Killing(pictures(N)), RECIPE, batch_size=4, cache=sys.argv
     verify_cache(path)
 
 
-def test_processes_that_are_killed_at_any_time_leave_no_wrong_file(tmp_path):
-    """Eight processes, two at a time, killed at times that differ: then one run that ends gives the right pixels."""
-    path = tmp_path / "pixels.cache"
-    slow = """
+def test_processes_that_are_killed_at_any_time_leave_no_wrong_file(nursery, tmp_path):
+    """Two at a time fill the file and remove it again, until they are killed; then one that ends gives the right pixels."""
+    done = nursery.run(
+        SCRIPT
+        + textwrap.dedent("""
+        from fastssl.data import verify_cache
+        path = sys.argv[1]
         class Slow(Source):
             def fetch(self, index):
-                time.sleep(0.01)
+                time.sleep(0.001)
                 return super().fetch(index)
-        print("ready", flush=True)
-        for seed in range(1000):
-            try:
-                joined(fastssl.Loader(Slow(pictures(N)), RECIPE, batch_size=3, threads=3, cache=sys.argv[1], seed=seed))
-            except CacheError as error:
-                print(error)
-                raise
-            for name in (sys.argv[1], sys.argv[1] + ".part"):
-                if os.path.exists(name) and seed % 3 == 2:
-                    os.remove(name)
-    """
-    for round in range(4):
-        both = [_start(SCRIPT + textwrap.dedent(slow), path) for _ in range(2)]
-        for process in both:
-            assert process.stdout.readline() == "ready\n"
-        for process in both:
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.05 + 0.03 * round)
-            process.kill()
-            assert process.communicate()[0] == "", "it saw an error"
-        assert epoch(path) == PLAIN
-        verify_cache(path)
-        path.unlink()
+        def fill():
+            for seed in range(100_000):
+                try:
+                    joined(fastssl.Loader(Slow(pictures(N)), RECIPE, batch_size=3, threads=3, cache=path, seed=seed))
+                except CacheError as error:  # the other one removed it
+                    assert "removed while it was filled" in str(error), error
+                for name in (path, path + ".part"):
+                    if seed % 3 == 2 and os.path.exists(name):
+                        try:
+                            os.remove(name)
+                        except FileNotFoundError:
+                            pass
+        children = []
+        for round in range(12):
+            for _ in range(2):
+                child = os.fork()
+                if child == 0:
+                    try:
+                        fill()
+                    finally:
+                        os._exit(7)
+                children.append(child)
+            time.sleep(0.05 + 0.02 * round)
+            for child in children[-2:]:
+                os.kill(child, signal.SIGKILL)
+            for child in children[-2:]:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "it saw an error"
+        check = os.fork()  # so that none is forked while there are threads
+        if check == 0:
+            want = joined(fastssl.Loader(Source(pictures(N)), RECIPE, batch_size=5, decode="full"))
+            assert joined(fastssl.Loader(Source(pictures(N)), RECIPE, batch_size=5, cache=path)) == want, "other pixels"
+            verify_cache(path)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(check, 0)[1]) == 0
+        """),
+        tmp_path / "pixels.cache",
+    )
+    done.check()
 
 
 def _start(script: str, *arguments: object) -> subprocess.Popen:
@@ -510,7 +549,7 @@ def test_wrong_places_are_named(tmp_path):
     with pytest.raises(CacheError, match="it is not a regular file"):
         epoch(tmp_path / "pipe")
     os.mkfifo(part_of(tmp_path / "c"))
-    with pytest.raises(CacheError, match="not a regular file|it has a part"):
+    with pytest.raises(CacheError, match="not a regular file"):
         epoch(tmp_path / "c")
 
 

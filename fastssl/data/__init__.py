@@ -2,7 +2,7 @@
 
 from fastssl.data.array_source import ArraySource
 from fastssl.data.batch import Batch
-from fastssl.data.cache import build_cache, CacheError, CacheInfo, verify_cache
+from fastssl.data.cache import CacheError, CacheInfo, build_cache, verify_cache
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault

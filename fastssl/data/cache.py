@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from fastssl._native import _C, available_cpus, CacheError
+from fastssl._native import _C, CacheError, available_cpus
 from fastssl.data.faults import Fault
 from fastssl.data.loader import Loader
 from fastssl.data.pixel_cache import CacheSize, as_cache
@@ -85,7 +85,9 @@ def build_cache(
         raise ValueError(f"build_cache: path={path!r} is what a Loader calls memory; give the path of a file.")
     source = as_source(source)
     if source.native() is not None:
-        raise ValueError("build_cache: the images lie in memory as an array already; a Loader reads them where they are.")
+        raise ValueError(
+            "build_cache: the images lie in memory as an array already; a Loader reads them where they are."
+        )
     if overwrite:
         for name in (os.fspath(path), f"{os.fspath(path)}.part"):
             with suppress(FileNotFoundError):

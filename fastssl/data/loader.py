@@ -13,7 +13,7 @@ from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import ImageStep, Iteration
 from fastssl.data.order import Order
-from fastssl.data.pixel_cache import as_cache, CacheSize
+from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
 from fastssl.ops.render import check_format, encode_recipe, native_views
 from fastssl.ops.threads import check_threads
@@ -64,7 +64,7 @@ class Loader:
             RuntimeError in it makes the sample a bad one; another exception ends the iteration, as a RuntimeError that names it.
         on_error: What happens with a sample that cannot be read: "raise" (DecodeError, which names it), "skip" (its batch is
             smaller), "replace" (the next good sample of the epoch takes its place, drawn anew).
-        cache: Where decoded images are kept, so that later epochs read and decode nothing: "ram", or the path of a file. See below.
+        cache: Where decoded images are kept, so that later epochs read and decode nothing: "ram", or the path of a file.
         cache_bytes: Most bytes that the cache takes; None for half of the memory that is available when the Loader is made
             (of the machine and of the control group, shared out among LOCAL_WORLD_SIZE ranks), or, in a file, for no limit.
         cache_size: "full" keeps every pixel. "recipe" keeps a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size (libjpeg's
@@ -73,12 +73,15 @@ class Loader:
         rank, world_size: This process's part of each global batch; None asks torch.distributed, if it is initialized.
 
     With a cache, an image that is not in it is decoded whole and stored, before `image_step`; what `fetch` returns is taken to be
-    the same each time. Views are those of decode="full", byte for byte, with cache_size="full". Images that lie in memory as an
-    array are read where they are, and no cache is made. In memory, it belongs to the loader, is let go of with it, and is not pickled; each rank has its own. A file is shared by all
-    processes of a machine, and best on a local disk; it is filled in `<path>.part` by all of them at once, where a run that
-    was broken off leaves it for the next, and renamed once every sample is stored or known to be bad. It belongs to the source it
-    was made from (names, sizes and times of change of all files, or what the source's `fingerprint()` says), and every image is
-    verified at its first use. While it is used, it must not be written to. `fastssl.data.build_cache` makes one ahead.
+    the same each time. Views are those of decode="full", byte for byte, with cache_size="full". Images that lie in memory as
+    an array are read where they are, and no cache is made.
+
+    In memory, the cache belongs to the loader, goes with it, and is not pickled; each rank has its own. A file is shared by all
+    processes of a machine, and best lies on its own disk. They fill `<path>.part` together, each image once, and rename it when
+    every sample is stored or known to be bad; a run that is broken off leaves it for the next. The file belongs to the source it
+    was made from: names, sizes and times of change of all files, which are looked up when the Loader is made, or what the source's
+    `fingerprint()` says. Every image is verified at its first use. The file must not be written to while it is used.
+    `fastssl.data.build_cache` makes one ahead.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: An argument is not as described.

@@ -134,7 +134,9 @@ def as_cache(
         raise ValueError(f"Loader: cache_bytes={cache_bytes!r} must be a whole number of bytes, or None.")
     if cache is None:
         if cache_bytes is not None or cache_size != "full":
-            raise ValueError('Loader: cache_bytes and cache_size say how to cache; write cache="ram" or a path as well.')
+            raise ValueError(
+                'Loader: cache_bytes and cache_size say how to cache; write cache="ram" or a path as well.'
+            )
         return None
     if not isinstance(cache, str | os.PathLike) or not os.fspath(cache):
         raise TypeError(f'Loader: cache={cache!r} must be None, "ram", or the path of a file.')
@@ -213,7 +215,9 @@ def available_bytes(system: str | os.PathLike[str] = "/") -> int:
     """
     root = Path(system)
     memory = root / "proc/meminfo"
-    found = [int(line.split()[1]) * 1024 for line in memory.read_text().splitlines() if line.startswith("MemAvailable:")]
+    found = [
+        int(line.split()[1]) * 1024 for line in memory.read_text().splitlines() if line.startswith("MemAvailable:")
+    ]
     groups = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         number, controllers, name = line.split(":", 2)
@@ -230,7 +234,9 @@ def available_bytes(system: str | os.PathLike[str] = "/") -> int:
             most, used = _lines(folder / limit), _lines(folder / usage)
             if not most or not used or most[0] == "max":
                 continue
-            kept = dict(line.split() for line in _lines(folder / "memory.stat")).get(cached, "0")  # given back on demand
+            kept = dict(line.split() for line in _lines(folder / "memory.stat")).get(
+                cached, "0"
+            )  # given back on demand
             found.append(max(0, int(most[0]) - int(used[0]) + int(kept)))
     return min(found)
 
