@@ -155,10 +155,12 @@ class PyEngine {
   }
   ~PyEngine() { close(); }
 
-  std::shared_ptr<cpu::Job> submit(std::vector<int64_t> indices, std::vector<int64_t> positions, const py::list& paths,
-                                   uint32_t epoch, uint32_t repeat, const std::vector<uintptr_t>& outputs,
+  std::shared_ptr<cpu::Job> submit(uintptr_t index, int64_t count, std::vector<int64_t> positions,
+                                   const py::list& paths, uint32_t epoch, uint32_t repeat, const std::vector<uintptr_t>& outputs,
                                    cpu::DType dtype, bool channels_last, uintptr_t plans) {
     if (outputs.size() != view_count_) throw std::invalid_argument("submit: one output a view is needed");
+    const auto* first = pointer<const int64_t>(index);
+    std::vector<int64_t> indices(first, first + count);
     if (!paths.empty() && paths.size() != indices.size())
       throw std::invalid_argument("submit: one path a sample is needed");
     if (!positions.empty() && positions.size() != indices.size())
@@ -200,8 +202,7 @@ cpu::JpegDecoder& jpeg_decoder() {
   return decoder;
 }
 
-void render(const std::vector<core::ViewSpec>& views,
-            const std::vector<ImageTuple>& images, uintptr_t plans,
+void render(const std::vector<core::ViewSpec>& views, const std::vector<ImageTuple>& images, uintptr_t plans,
             const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
   const py::gil_scoped_release release;
   const auto* plan = pointer<const core::ViewPlan>(plans);
@@ -421,8 +422,8 @@ PYBIND11_MODULE(_C, m) {
            py::arg("threads"), py::arg("views"), py::arg("seed"), py::arg("channels"), py::arg("as_stored"),
            py::arg("may_shrink"), py::arg("array"), py::arg("fetch"), py::arg("decode_other"), py::arg("image_step"),
            py::arg("cache") = nullptr, py::arg("keep_small") = false)
-      .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("positions"), py::arg("paths"), py::arg("epoch"),
-           py::arg("repeat"), py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("plans"))
+      .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("count"), py::arg("positions"), py::arg("paths"),
+           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("plans"))
       .def("close", &PyEngine::close)
       .def("times", &PyEngine::times);
 

@@ -142,7 +142,8 @@ class Engine:
     ) -> None: ...
     def submit(
         self,
-        indices: Sequence[int],
+        indices: int,
+        count: int,
         positions: Sequence[int],
         paths: list[str | None],
         epoch: int,

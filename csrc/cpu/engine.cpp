@@ -92,10 +92,11 @@ bool Engine::close() {
 void Engine::work(Job& job) {
   working_for = this;
   const auto n = int64_t(job.samples.size());
+  int64_t clock = now();  // the end of one sample is the beginning of the next: for small images, looking is not cheap
   for (int64_t i; !closed_.load(std::memory_order_relaxed) && (i = job.next.fetch_add(1)) < n;) {
     std::optional<std::string> reason;
     try {
-      process(job, size_t(i));
+      process(job, size_t(i), clock);
     } catch (const std::bad_alloc&) {
       reason = "not enough memory to decode it";
     } catch (const DecodeError& error) {
@@ -105,6 +106,7 @@ void Engine::work(Job& job) {
       reason = error.what();
     }
     if (reason) {
+      clock = now();
       const std::lock_guard lock(job.mutex);
       job.failed.push_back(
           {job.samples.position(size_t(i)), reason->empty() ? "no reason was given" : std::move(*reason)});
@@ -150,11 +152,11 @@ bool Engine::keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) co
   return !jpeg;
 }
 
-void Engine::process(Job& job, size_t i) {
+void Engine::process(Job& job, size_t i, int64_t& clock) {
   thread_local Worker worker;
   const std::vector<core::ViewSpec>& views = settings_.views;
   const int64_t index = job.samples.indices[i], position = job.samples.position(i);
-  const int64_t begin = now();
+  const int64_t begin = clock;
   Fetched fetched;
   ImageView image;
   const bool kept = settings_.cache && settings_.cache->find(index, worker.kept, image);
@@ -162,7 +164,7 @@ void Engine::process(Job& job, size_t i) {
     fetched = fetch(job, i, worker.file);
     image = fetched.image;
   }
-  const int64_t read = now();
+  const int64_t read = settings_.array.first.pixels ? begin : now();
 
   // What is assigned to `fetched` was made from what it held, so it is made first.
   bool jpeg = fetched.bytes && is_jpeg(fetched.bytes, fetched.size);
@@ -204,10 +206,11 @@ void Engine::process(Job& job, size_t i) {
   for (size_t v = 0; v < views.size(); ++v) {
     worker.renderer.render(image, views[v], plans[v], job.outputs[v], position);
   }
-  times_.read += read - begin;
-  times_.decode += decoded - read;
-  times_.render += now() - decoded;
-  times_.images += 1;
+  clock = now();
+  times_.read.fetch_add(read - begin, std::memory_order_relaxed);
+  times_.decode.fetch_add(decoded - read, std::memory_order_relaxed);
+  times_.render.fetch_add(clock - decoded, std::memory_order_relaxed);
+  times_.images.fetch_add(1, std::memory_order_relaxed);
   if (worker.file.bytes() > kKeptBytes) worker.file.free();
   if (worker.pixels.bytes() > kKeptBytes) worker.pixels.free();
   if (worker.kept.bytes() > kKeptBytes) worker.kept.free();

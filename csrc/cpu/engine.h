@@ -118,7 +118,7 @@ class Engine {
 
  private:
   void work(Job& job);
-  void process(Job& job, size_t i);
+  void process(Job& job, size_t i, int64_t& clock);
   Fetched fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const;
   bool keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const;
 

@@ -168,13 +168,14 @@ class Iteration(Iterator[Batch]):
     # Making batches
 
     def _submit(
-        self, indices: list[int], positions: list[int], step: Step, repeat: int, views: list[Tensor], plan: Tensor
+        self, indices: Tensor, positions: list[int], step: Step, repeat: int, views: list[Tensor], plan: Tensor
     ) -> Any:
         """Starts samples on their way to their positions in the batch; no positions: 0, 1, 2 ..."""
         return self._engine.submit(
-            indices=indices,
+            indices=indices.data_ptr(),
+            count=len(indices),
             positions=positions,
-            paths=self._loader.source.paths_of(torch.tensor(indices)) if self._paths else [],
+            paths=self._loader.source.paths_of(indices) if self._paths else [],
             epoch=step.epoch,
             repeat=repeat,
             outputs=[view.data_ptr() for view in views],
@@ -267,27 +268,27 @@ class Iteration(Iterator[Batch]):
             raise self._crashes[0]
         if loader._cache is not None:
             loader._cache.check()
-        indices = list(step.indices)
+        indices = step.indices.clone()  # the batch's own
         dropped: set[int] = set()
         for position, reason in sorted(flight.job.failures()):
-            self._note(indices[position], reason)
+            index = int(indices[position])
+            self._note(index, reason)
             if loader.on_error == "skip":
                 dropped.add(position)
                 self._dropped += 1
-                self._dropped_first = self._dropped_first or f"{source.filename(indices[position])}: {reason}"
+                self._dropped_first = self._dropped_first or f"{source.filename(index)}: {reason}"
             else:
                 indices[position] = self._replace(flight, position)
         if loader._cache is not None:
-            loader._cache.attend(index for position, index in enumerate(indices) if position not in dropped)
+            loader._cache.attend(index for i, index in enumerate(indices.tolist()) if i not in dropped)
         last = loader.order.steps_per_epoch(step.after) == 0
         loader._cursor = (step.epoch + last, 0 if last else step.after, self.end)
         self._images += len(indices) - len(dropped)
-        which = torch.tensor(indices, dtype=torch.int64)
         batch = Batch(
             views=flight.views,
-            targets=source.targets_of(which),
-            filenames=source.filenames_of(which),
-            indices=which,
+            targets=source.targets_of(indices),
+            filenames=source.filenames_of(indices),
+            indices=indices,
             params=Plan(flight.plan),
             epoch=step.epoch,
         )
@@ -315,7 +316,7 @@ class Iteration(Iterator[Batch]):
             index = int(order[(place + distance) % len(order)])
             if index in self._bad:
                 continue
-            job = self._submit([index], [position], flight.step, min(distance, 255), flight.views, flight.plan)
+            job = self._submit(torch.tensor([index]), [position], flight.step, min(distance, 255), flight.views, flight.plan)
             self._wait(job)
             failures = job.failures()
             if not failures:
