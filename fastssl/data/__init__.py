@@ -2,6 +2,7 @@
 
 from fastssl.data.array_source import ArraySource
 from fastssl.data.batch import Batch
+from fastssl.data.cache import CacheError, CacheInfo, build_cache, verify_cache
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
@@ -15,6 +16,8 @@ __all__ = [
     "ArraySource",
     "BaseCollateFunction",
     "Batch",
+    "CacheError",
+    "CacheInfo",
     "DatasetSource",
     "Fault",
     "IJEPAMaskCollator",
@@ -27,4 +30,6 @@ __all__ = [
     "SimCLRCollateFunction",
     "Source",
     "Subset",
+    "build_cache",
+    "verify_cache",
 ]

@@ -20,7 +20,7 @@ from torch import Tensor
 from fastssl._native import _C, PLAN_FIELDS, DecodeError
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault
-from fastssl.data.order import Step
+from fastssl.data.order import Order, Step
 from fastssl.data.sources import Source
 from fastssl.ops.decode import decode_other, to_image
 from fastssl.ops.render import DTYPES, encode_recipe, native_views
@@ -132,7 +132,7 @@ class Iteration(Iterator[Batch]):
         self.end = end
         self._pid = os.getpid()
         self._views = native_views(encode_recipe(loader.recipe))
-        self._steps = self._all_steps(epoch, position)
+        self._steps = _all_steps(loader.order, epoch, position, end)
         self._pending: deque[_Flight] = deque()
         self._started = time.perf_counter()
         self._waited = 0.0
@@ -146,6 +146,7 @@ class Iteration(Iterator[Batch]):
         source, step, mode = loader.source, loader.image_step, loader.source.mode
         array = _array(source)
         self._paths = array is None
+        cache = loader._cache
         self._engine = _C.Engine(
             threads=loader.threads,
             views=self._views,
@@ -157,18 +158,12 @@ class Iteration(Iterator[Batch]):
             fetch=_fetcher(source, self._crashes),
             decode_other=lambda data: _pixels(decode_other(data, mode)),
             image_step=None if step is None else _stepper(source, step, self._crashes),
+            cache=None if cache is None else cache.open(),
+            keep_small=cache is not None and cache.size == "recipe",
         )
         self._closed = False
         _live.add(self)
         _close_rest()
-
-    def _all_steps(self, epoch: int, position: int) -> Iterator[tuple[Step, Tensor]]:
-        order = self._loader.order
-        for e in range(epoch, self.end):
-            samples = order.permutation(e)
-            for step in order.steps(e, position, samples):
-                yield step, samples
-            position = 0
 
     # Making batches
 
@@ -271,6 +266,8 @@ class Iteration(Iterator[Batch]):
         self._wait(flight.job)
         if self._crashes:
             raise self._crashes[0]
+        if loader._cache is not None:
+            loader._cache.check()
         indices = step.indices.clone()  # the batch's own
         dropped: set[int] = set()
         for position, reason in sorted(flight.job.failures()):
@@ -282,6 +279,8 @@ class Iteration(Iterator[Batch]):
                 self._dropped_first = self._dropped_first or f"{source.filename(index)}: {reason}"
             else:
                 indices[position] = self._replace(flight, position)
+        if loader._cache is not None:
+            loader._cache.attend(index for i, index in enumerate(indices.tolist()) if i not in dropped)
         last = loader.order.steps_per_epoch(step.after) == 0
         loader._cursor = (step.epoch + last, 0 if last else step.after, self.end)
         self._images += len(indices) - len(dropped)
@@ -362,6 +361,15 @@ class Iteration(Iterator[Batch]):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _all_steps(order: Order, epoch: int, position: int, end: int) -> Iterator[tuple[Step, Tensor]]:
+    """The batches from (epoch, position) on. It must not hold the iteration: that would be a cycle."""
+    for e in range(epoch, end):
+        samples = order.permutation(e)
+        for step in order.steps(e, position, samples):
+            yield step, samples
+        position = 0
 
 
 def _fetcher(source: Source, crashes: list[Exception]) -> Any:
