@@ -315,7 +315,7 @@ def box_filter(n: int, radius: float) -> np.ndarray:
 
 def custom(x: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
     """A batch of this view alone, in float32; so only for functions that do not mix the images of a batch."""
-    return function(torch.from_numpy(x[None]).float())[0].double().numpy()
+    return function(torch.from_numpy(x[None].astype(np.float32)))[0].double().numpy()
 
 
 def normalize(x: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

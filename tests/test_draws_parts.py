@@ -293,10 +293,10 @@ def test_a_crop_inside_a_random_box_keeps_its_share_of_that_box():
 def test_the_other_view_is_an_earlier_one(crop):
     which = crop.of if isinstance(crop, SameCrop) else crop.inside
     recipe = (FIRST, View(crop=crop))
-    with pytest.raises(ValueError, match=rf"(?s){which}.*earlier|earlier.*{which}"):
+    with pytest.raises(ValueError, match=rf"view 1 .*view {which}.*before it"):
         Plan.draw(recipe, [(8, 8)], seed=0)
     plan = Plan.draw((FIRST, FIRST), [(8, 8)], seed=0)
-    with pytest.raises(ValueError, match=rf"(?s){which}.*earlier|earlier.*{which}"):
+    with pytest.raises(ValueError, match=rf"view 1 .*view {which}.*before it"):
         ops.render([torch.zeros((8, 8, 3), dtype=torch.uint8)], plan, recipe)
 
 

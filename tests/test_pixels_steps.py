@@ -60,7 +60,7 @@ def test_rotation(angle, size, interpolation):
         image = images.KINDS[kind](size + 9, size + 4)
         excused = check(image, plan_for(image, view, angle=angle, height=size, width=size), view)
         # At multiples of 90 degrees no place lies at a border; at others of 45 all of a line may, half of them in doubt.
-        assert excused == 0 or size < 32 or excused < 0.02
+        assert excused == 0 or size < 32 or excused < 0.05
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
@@ -248,7 +248,7 @@ def test_a_step_before_the_crop(name, interpolation):
         for kind in ("photo", "extremes"):
             image = images.KINDS[kind](height, width)
             check(image, plan_for(image, view, **fields), view)
-            box = {"top": height // 3, "left": width // 2, "height": (height + 1) // 2, "width": (width + 1) // 3}
+            box = {"top": height // 3, "left": width // 3, "height": (height + 1) // 2, "width": (width + 2) // 3}
             check(image, plan_for(image, view, **fields, **box, flip_h=1, turns=1), view)
 
 
