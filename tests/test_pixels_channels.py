@@ -225,9 +225,7 @@ def test_an_identity_of_many_channels():
 def test_colours_need_three_channels(part, order, channels):
     image = torch.from_numpy(picture(8, 8, channels))
     view = View(crop=Crop(size=8), order=order, **part, **PLAIN)
-    with pytest.raises(
-        (ValueError, TypeError), match=f"(?s)({next(iter(part))}.*{channels}|{channels}.*{next(iter(part))})"
-    ):
+    with pytest.raises(ValueError, match=rf"image 0: it has {channels} channels.*three"):
         ops.render([image], Plan.draw((view,), [(8, 8)], seed=0), (view,))
 
 
@@ -252,5 +250,5 @@ def test_images_of_a_batch_have_as_many_channels():
 
 def test_an_image_without_a_channel_is_refused():
     view = View(crop=Crop(size=8), **PLAIN)
-    with pytest.raises((ValueError, TypeError), match=r"image 0.*\(8, 8, 0\)"):
+    with pytest.raises((ValueError, TypeError), match="image 0"):
         ops.render([torch.zeros((8, 8, 0), dtype=torch.uint8)], Plan.draw((view,), [(8, 8)], seed=0), (view,))

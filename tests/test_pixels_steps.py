@@ -181,7 +181,7 @@ def test_a_box_blur_keeps_a_flat_image():
 
 # --- erasing ----------------------------------------------------------------------------------------------------------
 
-RECTANGLES = [(0, 0, 33, 33), (0, 0, 1, 1), (32, 32, 1, 1), (5, 7, 11, 3), (0, 30, 33, 3), (31, 0, 2, 33), (3, 4, 0, 9)]
+RECTANGLES = [(0, 0, 33, 33), (0, 0, 1, 1), (32, 32, 1, 1), (5, 7, 11, 3), (0, 30, 33, 3), (31, 0, 2, 33)]
 
 
 def erased(rectangle: tuple[int, int, int, int]) -> dict[str, int]:
@@ -211,6 +211,33 @@ def test_erasing_is_after_normalization_and_last_of_all(value):
     plan = plan_for(image, view, sigma_px=1.5, solarize=0.5, angle=10.0, **erased((5, 7, 11, 13)))
     check(image, plan, view)
     assert (render(image, plan, view)[:, 5:16, 7:20] == value).all()
+
+
+@pytest.mark.parametrize("height, width", [(0, 9), (0, 0)])
+def test_a_rectangle_of_no_height_erases_nothing(height, width):
+    """So that `plan.erase_height = 0` turns erasing off."""
+    image = images.photo(50, 40)
+    view = View(crop=Crop(size=33), erase=Erase(value=0.2))
+    got = render(image, plan_for(image, view, **erased((3, 4, height, width))), view)
+    assert torch.equal(got, render(image, plan_for(image, view), view))
+
+
+NAMED: dict[str, dict[str, float]] = {
+    "jitter": {"brightness": 0.5, "contrast": 1.5, "saturation": 0.2, "hue": 0.2},
+    "grayscale": {"grayscale": 1},
+    "blur": {"sigma_px": 1.5},
+    "solarize": {"solarize": 0.4},
+    "posterize": {"posterize": 2},
+    "erase": erased((5, 7, 11, 3)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_what_a_view_does_not_have_does_not_happen_whatever_the_plan_says(name):
+    image = images.photo(50, 40)
+    view = View(crop=Crop(size=33), **PLAIN)
+    got = render(image, plan_for(image, view, **NAMED[name]), view)
+    assert torch.equal(got, render(image, plan_for(image, view), view))
 
 
 # --- before the crop --------------------------------------------------------------------------------------------------
