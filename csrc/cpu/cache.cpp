@@ -83,7 +83,8 @@ uint8_t* MemoryCache::take(size_t size) {
 }
 
 bool MemoryCache::find(int64_t index, Scratch<uint8_t>&, ImageView& image) {
-  const Entry* entry = index >= 0 && index < samples_ ? entries_[size_t(index)].load(std::memory_order_acquire) : nullptr;
+  const Entry* entry =
+      index >= 0 && index < samples_ ? entries_[size_t(index)].load(std::memory_order_acquire) : nullptr;
   if (!entry) {
     misses_.fetch_add(1, std::memory_order_relaxed);
     return false;

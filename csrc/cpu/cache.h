@@ -34,8 +34,8 @@ class Cache {
  public:
   struct Counts {
     int64_t images = 0, bytes = 0;  // that it holds
-    int64_t hits = 0, misses = 0;   // of this object
-    int64_t left_out = 0;           // images that did not fit
+    int64_t hits = 0, misses = 0;  // of this object
+    int64_t left_out = 0;  // images that did not fit
   };
 
   virtual ~Cache() = default;

@@ -174,7 +174,8 @@ FileCache::FileCache(Setup setup) : setup_(std::move(setup)) {
   static_assert(sizeof(Header) <= size_t(kPage) && std::is_trivially_copyable_v<Header> && sizeof(Entry) == 32);
   for (int attempt = 0; !open_complete() && !open_part(); ++attempt) {
     // Another process is making, completing or removing it at this moment.
-    if (attempt == kOpenAttempts) fail(setup_.path, "other processes keep replacing it; give each run a path of its own");
+    if (attempt == kOpenAttempts)
+      fail(setup_.path, "other processes keep replacing it; give each run a path of its own");
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   verified_.reset(new std::atomic<uint8_t>[size_t(setup_.samples)]());
@@ -207,8 +208,10 @@ void FileCache::check_same(const Header& header, const std::string& file) const 
                    "\")" + remedy);
   }
   if (std::memcmp(header.fingerprint, setup_.fingerprint.data(), sizeof(header.fingerprint)) != 0) {
-    fail(file, "it was made from another source, or from files that have changed since (names, sizes, times of change "
-               "or contents differ)" + remedy);
+    fail(file,
+         "it was made from another source, or from files that have changed since (names, sizes, times of change "
+         "or contents differ)" +
+             remedy);
   }
 }
 
@@ -218,7 +221,8 @@ void FileCache::check_complete(const Header& header, int64_t size) const {
   if (header.complete_hash != header.complete_hash_now())
     fail(setup_.path, "its header is damaged (wrong checksum)" + remedy);
   if (size < header.size) {
-    fail(setup_.path, "it is truncated: " + std::to_string(size) + " of " + std::to_string(header.size) + " bytes" + remedy);
+    fail(setup_.path,
+         "it is truncated: " + std::to_string(size) + " of " + std::to_string(header.size) + " bytes" + remedy);
   }
 }
 
@@ -333,7 +337,8 @@ void FileCache::make_part(int fd) {
   header.endian = kEndian;
   header.samples = setup_.samples;
   header.data_at = aligned(kPage + setup_.samples * int64_t(sizeof(Entry)), kPage);
-  std::memcpy(header.fingerprint, setup_.fingerprint.data(), std::min(setup_.fingerprint.size(), sizeof(header.fingerprint)));
+  std::memcpy(header.fingerprint, setup_.fingerprint.data(),
+              std::min(setup_.fingerprint.size(), sizeof(header.fingerprint)));
   std::memcpy(header.rule, setup_.rule.data(), std::min(setup_.rule.size(), kRuleBytes));
   header.hash = header.hash_now();
   header.end = header.data_at;
@@ -393,7 +398,8 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
   if (const uint8_t* map = known ? map_.load(std::memory_order_acquire) : nullptr) {
     const Entry& entry = reinterpret_cast<const Entry*>(map + kPage)[index];
     if (entry.state == Done) {
-      const bool inside = entry.sensible() && entry.offset >= kPage && entry.bytes() <= int64_t(map_bytes_) - entry.offset;
+      const bool inside =
+          entry.sensible() && entry.offset >= kPage && entry.bytes() <= int64_t(map_bytes_) - entry.offset;
       const uint8_t* pixels = map + entry.offset;
       if (inside) {
         // All of it is asked for at once, where by page faults the disk would be asked many times.
@@ -520,9 +526,9 @@ void FileCache::give_up(int code, int64_t size) {
   const std::lock_guard guard(mutex_);
   if (error_.empty()) {
     const double all = double(taken) / double(settled) * double(setup_.samples);
-    error_ = "cache " + quoted(setup_.path) + ": cannot write another " + std::to_string(size) + " bytes: " + reason(code) +
-             "; " + std::to_string(settled) + " of " + std::to_string(setup_.samples) + " images took " +
-             std::to_string(taken) + " bytes, so all need about " + std::to_string(int64_t(all)) +
+    error_ = "cache " + quoted(setup_.path) + ": cannot write another " + std::to_string(size) +
+             " bytes: " + reason(code) + "; " + std::to_string(settled) + " of " + std::to_string(setup_.samples) +
+             " images took " + std::to_string(taken) + " bytes, so all need about " + std::to_string(int64_t(all)) +
              ". What was written is removed. Free space, take a path on another disk, or leave the cache out";
   }
 }

@@ -79,7 +79,7 @@ class Loader:
     In memory, the cache belongs to the loader, goes with it, and is not pickled; each rank has its own. A file is shared by all
     processes of a machine, and best lies on its own disk. They fill `<path>.part` together, each image once, and rename it when
     every sample is stored or known to be bad; a run that is broken off leaves it for the next. The file belongs to the source it
-    was made from: names, sizes and times of change of all files, which are looked up when the Loader is made, or what the source's
+    was made from: names, sizes and times of change of all files, looked up when the Loader is made, or what the source's
     `fingerprint()` says. Every image is verified at its first use. The file must not be written to while it is used.
     `fastssl.data.build_cache` makes one ahead.
 
