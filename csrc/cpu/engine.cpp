@@ -186,6 +186,7 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   times_.images.fetch_add(1, std::memory_order_relaxed);
   if (worker.file.bytes() > kKeptBytes) worker.file.free();
   if (worker.pixels.bytes() > kKeptBytes) worker.pixels.free();
+  if (worker.renderer.bytes() > kKeptBytes) worker.renderer.free();
 }
 
 }  // namespace fastssl::cpu
