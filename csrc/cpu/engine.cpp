@@ -214,6 +214,7 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   if (worker.file.bytes() > kKeptBytes) worker.file.free();
   if (worker.pixels.bytes() > kKeptBytes) worker.pixels.free();
   if (worker.kept.bytes() > kKeptBytes) worker.kept.free();
+  if (worker.renderer.bytes() > kKeptBytes) worker.renderer.free();
 }
 
 }  // namespace fastssl::cpu

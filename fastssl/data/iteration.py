@@ -101,7 +101,14 @@ def _array(source: Source) -> tuple[Any, ...] | None:
             f"Loader: the source's native() gave images of {images.dtype} and shape {images.shape}; they must be uint8 or uint16, "
             "(N, H, W, C)."
         )
+    item, pixel = images.itemsize, images.itemsize * images.shape[3]
+    if (images.shape[3] > 1 and images.strides[3] != item) or (images.shape[2] > 1 and images.strides[2] != pixel):
+        raise ValueError(
+            "Loader: the source's native() gave images whose values in a row of pixels do not lie side by side."
+        )
     count = len(images) if rows is None else len(rows)
+    if count != len(source):
+        raise ValueError(f"Loader: the source's native() gave {count} images for {len(source)} samples.")
     if rows is not None:
         rows = rows.to(torch.int64).contiguous()
         if count and not 0 <= int(rows.min()) <= int(rows.max()) < len(images):
@@ -316,7 +323,9 @@ class Iteration(Iterator[Batch]):
             index = int(order[(place + distance) % len(order)])
             if index in self._bad:
                 continue
-            job = self._submit(torch.tensor([index]), [position], flight.step, min(distance, 255), flight.views, flight.plan)
+            job = self._submit(
+                torch.tensor([index]), [position], flight.step, min(distance, 255), flight.views, flight.plan
+            )
             self._wait(job)
             failures = job.failures()
             if not failures:
