@@ -62,7 +62,7 @@ class PixelCache:
                 path=os.fsencode(self.where),
                 samples=len(self.source),
                 fingerprint=self._fingerprint,
-                rule=rule(self.source, self._views, self.size),
+                rule=_rule(self.source, self._views, self.size),
                 limit=self.limit or 0,
             )
             self._budget = self.limit or 0
@@ -146,7 +146,7 @@ def as_cache(
     return PixelCache(source, recipe, where, cache_bytes, cache_size)
 
 
-def rule(source: Source, encoded: str, size: CacheSize) -> str:
+def _rule(source: Source, encoded: str, size: CacheSize) -> str:
     """How images were decoded, in words: two caches of the same rule hold the same pixels."""
     how = f"decoding {_DECODING} of {source.channels} channels, {source.mode}"
     if size == "full":
