@@ -148,9 +148,7 @@ class Engine:
         paths: list[str | None],
         epoch: int,
         repeat: int,
-        outputs: Sequence[int],
-        dtype: DType,
-        channels_last: bool,
+        outputs: Sequence[tuple[int, DType, bool]],
         plans: int,
     ) -> Job: ...
     def close(self) -> bool: ...

@@ -198,7 +198,9 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   const core::DrawKey key{settings_.seed, uint64_t(index), job.samples.epoch, 0, job.samples.repeat};
   core::draw_views(views.data(), views.size(), key, image.height, image.width, plans);
   if (jpeg) {
-    decode_part(worker, needed_by(views.data(), plans, views.size(), image.height, image.width, settings_.may_shrink && !settings_.cache),
+    decode_part(worker,
+                needed_by(views.data(), plans, views.size(), image.height, image.width,
+                          settings_.may_shrink && !settings_.cache),
                 image);
   }
   const int64_t decoded = now();

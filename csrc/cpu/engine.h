@@ -56,7 +56,8 @@ struct Settings {
   bool as_stored = false;  // a JPEG of one channel stays so, and one of four goes to decode_other
   bool may_shrink = true;  // JPEGs are decoded in a smaller size where all views keep their resolution
   Array array;  // where it is not empty, samples are rows of it
-  std::shared_ptr<Cache> cache;  // may be null; what is not in it is decoded, and stored, in a size that does not depend on the draw
+  std::shared_ptr<Cache>
+      cache;  // may be null; what is not in it is decoded, and stored, in a size that does not depend on the draw
   bool keep_small = false;  // that size is the smallest that the views allow, by recipe_shrink(), and else the full one
 };
 

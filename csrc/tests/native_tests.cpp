@@ -117,6 +117,8 @@ void test_random() {
   const core::Random4 full = core::philox4x32(ones, ones, ones, ones, ones, ones);
   CHECK(full.v[0] == 0x408F276Du && full.v[1] == 0x41C83B0Eu && full.v[2] == 0xA20BC7C6u && full.v[3] == 0x6D5451FDu);
   CHECK(core::uniform(0) > 0 && core::uniform(ones) < 1);
+  CHECK(core::kMaskStream >= core::kFirstReservedView &&
+        core::kMaskStream + core::kMaskStreams <= core::kShuffleStream);
   for (const int64_t n : {1, 2, 3, 1000}) {
     std::vector<int64_t> order(size_t(n), -1);
     core::draw_permutation(7, 3, n, order.data());

@@ -6,6 +6,7 @@ from fastssl.data.cache import CacheError, CacheInfo, build_cache, verify_cache
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
+from fastssl.data.ijepa_collate import IJEPAMaskCollator
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
 from fastssl.data.sources import DatasetSource, ImageFolder, PixelArray, Source
@@ -19,6 +20,7 @@ __all__ = [
     "CacheInfo",
     "DatasetSource",
     "Fault",
+    "IJEPAMaskCollator",
     "ImageCollateFunction",
     "ImageFolder",
     "LightlyDataset",

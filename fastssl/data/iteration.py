@@ -23,7 +23,7 @@ from fastssl.data.faults import Fault
 from fastssl.data.order import Order, Step
 from fastssl.data.sources import Source
 from fastssl.ops.decode import decode_other, to_image
-from fastssl.ops.render import DTYPES, encode_recipe, native_views
+from fastssl.ops.render import DTYPES, encode_recipe, native_views, render_after
 from fastssl.transforms.plan import Plan
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _Flight:
 
     step: Step
     order: Tensor
-    views: list[Tensor]
+    views: list[Tensor]  # what the engine writes
     plan: Tensor
     job: Any
 
@@ -138,7 +138,10 @@ class Iteration(Iterator[Batch]):
         self._loader = loader
         self.end = end
         self._pid = os.getpid()
-        self._views = native_views(encode_recipe(loader.recipe))
+        encoded = encode_recipe(loader.recipe)
+        self._custom = [view.custom is not None for view in loader.recipe]
+        parts = zip(self._custom, native_views(encoded), native_views(encoded, "before_custom"), strict=True)
+        self._views = [before if custom else whole for custom, whole, before in parts]
         self._steps = _all_steps(loader.order, epoch, position, end)
         self._pending: deque[_Flight] = deque()
         self._started = time.perf_counter()
@@ -149,7 +152,9 @@ class Iteration(Iterator[Batch]):
         self._dropped, self._dropped_first = 0, ""
         self._bad = {fault.index for fault in loader.errors}
         self._crashes: list[Exception] = []
-        self._pool = loader._take_pool() or _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
+        self._pool = loader._take_pool() or _C.BufferPool(
+            kept=(loader.prefetch + 2) * (len(self._views) + sum(self._custom))
+        )
         source, step, mode = loader.source, loader.image_step, loader.source.mode
         array = _array(source)
         self._paths = array is None
@@ -185,26 +190,50 @@ class Iteration(Iterator[Batch]):
             paths=self._loader.source.paths_of(indices) if self._paths else [],
             epoch=step.epoch,
             repeat=repeat,
-            outputs=[view.data_ptr() for view in views],
-            dtype=DTYPES[self._loader.dtype],
-            channels_last=self._loader.channels_last,
+            outputs=[
+                (view.data_ptr(), _C.DType.float32, False)
+                if custom
+                else (view.data_ptr(), DTYPES[self._loader.dtype], self._loader.channels_last)
+                for view, custom in zip(views, self._custom, strict=True)
+            ],
             plans=plan.data_ptr(),
         )
 
-    def _lease(self, n: int) -> list[Tensor]:
-        """Views for n samples, in memory that comes back to the pool when its last user lets go of it."""
+    def _lease(self, n: int, size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
+        """A view of n samples, in memory that comes back to the pool when its last user lets go of it."""
+        channels = self._loader.source.channels
+        numel = channels * size * size
+        lease = self._pool.lease(self._loader.batch_size * numel * dtype.itemsize)
+        flat = torch.frombuffer(lease, dtype=dtype, count=n * numel)
+        if channels_last:
+            return flat.view(n, size, size, channels).permute(0, 3, 1, 2)
+        return flat.view(n, channels, size, size)
+
+    def _lease_views(self, n: int) -> list[Tensor]:
+        """What the engine writes: the views, or what their custom steps take."""
         loader = self._loader
-        channels = loader.source.channels
-        out = []
-        for view in self._views:
-            numel = channels * view.size * view.size
-            lease = self._pool.lease(loader.batch_size * numel * loader.dtype.itemsize)
-            flat = torch.frombuffer(lease, dtype=loader.dtype, count=n * numel)
-            if loader.channels_last:
-                out.append(flat.view(n, view.size, view.size, channels).permute(0, 3, 1, 2))
-            else:
-                out.append(flat.view(n, channels, view.size, view.size))
-        return out
+        return [
+            self._lease(n, view.size, torch.float32, False)
+            if custom
+            else self._lease(n, view.size, loader.dtype, loader.channels_last)
+            for view, custom in zip(self._views, self._custom, strict=True)
+        ]
+
+    def _customize(self, batch: Batch) -> Batch:
+        """Goes on with the views that have a step of the user's own."""
+        loader = self._loader
+        for v, view in enumerate(loader.recipe):
+            if self._custom[v]:
+                batch.views[v] = render_after(
+                    view,
+                    batch.views[v],
+                    batch.params.data[:, v],
+                    dtype=loader.dtype,
+                    channels_last=loader.channels_last,
+                    threads=loader.threads,
+                    out=self._lease(len(batch), view.size, loader.dtype, loader.channels_last),
+                )
+        return batch
 
     def _fill(self, target: int) -> None:
         """Starts batches until `target` of them are under way."""
@@ -213,7 +242,7 @@ class Iteration(Iterator[Batch]):
             if following is None:
                 return
             step, order = following
-            views = self._lease(len(step.indices))
+            views = self._lease_views(len(step.indices))
             plan = torch.empty((len(step.indices), len(self._views), len(PLAN_FIELDS)))
             self._pending.append(
                 _Flight(step, order, views, plan, self._submit(step.indices, [], step, 0, views, plan))
@@ -299,7 +328,9 @@ class Iteration(Iterator[Batch]):
             params=Plan(flight.plan),
             epoch=step.epoch,
         )
-        return batch.select([i for i in range(len(indices)) if i not in dropped]) if dropped else batch
+        if dropped:
+            batch = batch.select([i for i in range(len(indices)) if i not in dropped])
+        return self._customize(batch) if len(batch) else batch
 
     # Bad samples
 
