@@ -200,7 +200,7 @@ def test_samples_of_a_dataset_may_not_have_other_channels():
     "arguments", [{"mode": "L"}, {"mode": "RGB", "channels": 1}, {"mode": "unchanged", "channels": 0}]
 )
 def test_modes_that_are_refused(photos, arguments):
-    with pytest.raises(ValueError, match="ImageFolder: (mode|channels)="):
+    with pytest.raises(ValueError, match=r"ImageFolder: (mode|channels)="):
         ImageFolder(photos, **arguments)
     with pytest.raises(ValueError, match="decode: mode="):
         ops.decode(images.png(images.flat(2, 2)), mode="L")

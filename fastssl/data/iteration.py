@@ -98,8 +98,8 @@ def _array(source: Source) -> tuple[Any, ...] | None:
     images, rows = native.images, native.rows
     if images.dtype not in (np.uint8, np.uint16) or images.ndim != 4 or not images.size or min(images.strides) < 0:
         raise ValueError(
-            f"Loader: the source's native() gave images of {images.dtype} and shape {images.shape}; they must be uint8 or uint16, "
-            "(N, H, W, C)."
+            f"Loader: the source's native() gave images of {images.dtype} and shape {images.shape}; they must be uint8 or "
+            "uint16, (N, H, W, C), with strides above 0."
         )
     item, pixel = images.itemsize, images.itemsize * images.shape[3]
     if (images.shape[3] > 1 and images.strides[3] != item) or (images.shape[2] > 1 and images.strides[2] != pixel):

@@ -54,8 +54,8 @@ class Loader:
         shuffle: Whether each epoch has its own order.
         drop_last: Whether a last, smaller batch is left out.
         epochs: Epochs of one iteration; there is no pause between them.
-        prefetch: Batches that are prepared ahead; 0 prepares each when it is asked for. From 1 on, threads that find no image left
-            in a batch go on with the next, so that no thread waits for another's large photograph.
+        prefetch: Batches that are prepared ahead; 0 prepares each when it is asked for. From 1 on, threads that find no image
+            left in a batch go on with the next, so that no thread waits for another's large photograph.
         threads: Native threads; None for all CPUs that the process may use: its affinity, cut down to the quota of its control
             group, rounded up. OMP_NUM_THREADS and torch.set_num_threads do not count.
         dtype: float32, float16, bfloat16, or uint8 (with `normalize=None`).
