@@ -50,7 +50,8 @@ class PixelCache:
     def open(self) -> _C.MemoryCache | _C.FileCache:
         """The native cache of this process."""
         native, here = self._native, self._process == os.getpid()
-        if native is not None and here and not native.error():
+        idle = isinstance(native, _C.FileCache) and native.idle  # perhaps the other machine has completed it by now
+        if native is not None and here and not idle and not native.error():
             return native
         if self.where is None:
             inherited = native if isinstance(native, _C.MemoryCache) else None
@@ -90,7 +91,9 @@ class PixelCache:
 
     def stats(self) -> dict[str, Any]:
         """See `Loader.stats`."""
-        native, n = self.open(), len(self.source)
+        n, native = len(self.source), self._native
+        if native is None or self._process != os.getpid():
+            native = self.open()
         counts = native.counts()
         images, size = counts["images"], counts["bytes"]
         if images >= n:
