@@ -41,8 +41,8 @@ class Loader:
     value) for batches, C being the channels of the images, and for each thread the largest decoded image (C bytes a pixel, or
     2 * C of 16 bits; twice that with an image_step; where colours come before the crop, 8 * C more) and 8 * C * size^2 for the
     largest view; with cache="ram", cache_bytes at most and 8 for each sample, and with a file, for each thread the largest image
-    once more while it is filled. Batch memory is first touched by the threads that write it, so that on a machine of several memory
-    nodes it lies where they run. Threads stay on the CPUs that the process may use; they are not pinned any further, as no
+    once more while it is filled. Batch memory is first touched by the threads that write it, so that on a machine of several
+    memory nodes it lies where they run. Threads stay on the CPUs that the process may use; they are not pinned any further, as no
     gain of that has been measured.
 
     Args:
