@@ -15,7 +15,10 @@
 #include "core/draw.h"
 #include "core/philox.h"
 #include "core/plan.h"
+#include "core/smallest_crop.h"
 #include "cpu/buffers.h"
+#include "cpu/cache.h"
+#include "cpu/cache_file.h"
 #include "cpu/engine.h"
 #include "cpu/jpeg.h"
 #include "cpu/render.h"
@@ -32,6 +35,11 @@ namespace {
 template <typename T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
+}
+
+// A message that may quote a file's bytes.
+py::str text(const std::string& message) {
+  return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(message.data(), ssize_t(message.size()), "replace"));
 }
 
 // A Python object that native threads may let go of: the last reference is dropped with the GIL held.
@@ -116,9 +124,11 @@ std::string file_name(const py::handle path) {
 class PyEngine {
  public:
   PyEngine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, int channels, bool as_stored, bool may_shrink,
-           const py::object& array, py::function fetch, py::function decode_other, const py::object& image_step)
+           const py::object& array, py::function fetch, py::function decode_other, const py::object& image_step,
+           std::shared_ptr<cpu::Cache> cache, bool keep_small)
       : fetch_(std::move(fetch)), decode_other_(std::move(decode_other)), view_count_(views.size()) {
-    cpu::Settings settings{threads, std::move(views), seed, channels, as_stored, may_shrink, {}};
+    cpu::Settings settings{threads, std::move(views), seed,      channels, as_stored, may_shrink,
+                           {},      std::move(cache), keep_small};
     if (!array.is_none()) {
       const auto parts = array.cast<py::tuple>();
       settings.array = {keep(parts[4]), to_image(parts[0].cast<ImageTuple>()), parts[1].cast<int64_t>(),
@@ -137,8 +147,12 @@ class PyEngine {
       image_step_ = image_step.cast<py::function>();
       callbacks.image_step = [this](int64_t index, const cpu::ImageView& image) {
         const ThreadGil gil;
-        const ImageTuple tuple{reinterpret_cast<uintptr_t>(image.pixels), image.height, image.width, image.stride,
-                               image.channels, image.type};
+        const ImageTuple tuple{reinterpret_cast<uintptr_t>(image.pixels),
+                               image.height,
+                               image.width,
+                               image.stride,
+                               image.channels,
+                               image.type};
         return call(image_step_, index, tuple);
       };
     }
@@ -147,8 +161,9 @@ class PyEngine {
   ~PyEngine() { close(); }
 
   std::shared_ptr<cpu::Job> submit(uintptr_t index, int64_t count, std::vector<int64_t> positions,
-                                   const py::list& paths, uint32_t epoch, uint32_t repeat, const std::vector<uintptr_t>& outputs,
-                                   cpu::DType dtype, bool channels_last, uintptr_t plans) {
+                                   const py::list& paths, uint32_t epoch, uint32_t repeat,
+                                   const std::vector<std::tuple<uintptr_t, cpu::DType, bool>>& outputs,
+                                   uintptr_t plans) {
     if (outputs.size() != view_count_) throw std::invalid_argument("submit: one output a view is needed");
     const auto* first = pointer<const int64_t>(index);
     std::vector<int64_t> indices(first, first + count);
@@ -161,7 +176,8 @@ class PyEngine {
     for (const py::handle path : paths) names.push_back(path.is_none() ? std::string() : file_name(path));
     cpu::Samples samples{std::move(indices), std::move(positions), std::move(names), epoch, repeat};
     std::vector<cpu::Output> to;
-    for (const uintptr_t address : outputs) to.push_back({pointer<void>(address), dtype, channels_last});
+    for (const auto& [address, dtype, channels_last] : outputs)
+      to.push_back({pointer<void>(address), dtype, channels_last});
     auto job = std::make_shared<cpu::Job>(std::move(samples), std::move(to), pointer<core::ViewPlan>(plans));
     engine_->submit(job);
     return job;
@@ -357,24 +373,67 @@ PYBIND11_MODULE(_C, m) {
   m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
         py::arg("channels_last"), py::arg("threads"));
 
+  py::register_exception<cpu::CacheError>(m, "CacheError", PyExc_ValueError);
+  m.attr("CACHE_VERSION") = cpu::kCacheVersion;
+  m.def("recipe_shrink", [](const std::vector<core::ViewSpec>& views, int height, int width) {
+    return core::recipe_shrink(views.data(), views.size(), height, width);
+  });
+  py::class_<cpu::Cache, std::shared_ptr<cpu::Cache>>(m, "Cache")
+      .def("error", [](cpu::Cache& cache) { return text(cache.error()); })
+      .def("counts", [](const cpu::Cache& cache) {
+        const cpu::Cache::Counts counts = cache.counts();
+        py::dict out;
+        out["images"] = counts.images;
+        out["bytes"] = counts.bytes;
+        out["hits"] = counts.hits;
+        out["misses"] = counts.misses;
+        out["left_out"] = counts.left_out;
+        return out;
+      });
+  py::class_<cpu::MemoryCache, cpu::Cache, std::shared_ptr<cpu::MemoryCache>>(m, "MemoryCache")
+      .def(py::init<int64_t, int64_t, std::shared_ptr<const cpu::MemoryCache>>(), py::arg("samples"), py::arg("bytes"),
+           py::arg("base") = nullptr);
+  py::class_<cpu::FileCache, cpu::Cache, std::shared_ptr<cpu::FileCache>>(m, "FileCache")
+      .def(py::init([](const py::bytes& path, int64_t samples, const py::bytes& fingerprint, std::string rule,
+                       int64_t limit, bool any) {
+             cpu::FileCache::Setup setup{path, samples, fingerprint, std::move(rule), limit, any};
+             const py::gil_scoped_release release;
+             return std::make_shared<cpu::FileCache>(std::move(setup));
+           }),
+           py::arg("path"), py::arg("samples"), py::arg("fingerprint"), py::arg("rule"), py::arg("limit") = 0,
+           py::arg("any") = false)
+      .def_property_readonly("complete", &cpu::FileCache::complete)
+      .def_property_readonly("idle", &cpu::FileCache::idle)
+      .def_property_readonly("ready", &cpu::FileCache::ready)
+      .def_property_readonly("samples", &cpu::FileCache::samples)
+      .def_property_readonly("rule", &cpu::FileCache::rule)
+      .def("labels", [](const cpu::FileCache& cache) { return py::bytes(cache.labels()); })
+      .def(
+          "finish",
+          [](cpu::FileCache& cache, const std::string& labels) {
+            const py::gil_scoped_release release;
+            cache.finish(labels);
+          },
+          py::arg("labels"))
+      .def("damaged", &cpu::FileCache::damaged, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+
   py::class_<cpu::Job, std::shared_ptr<cpu::Job>>(m, "Job")
       .def("wait", &cpu::Job::wait, py::arg("milliseconds"), py::call_guard<py::gil_scoped_release>())
       .def("failures", [](cpu::Job& job) {
         std::vector<std::pair<int64_t, py::str>> out;
         for (const cpu::Failure& f : job.failures()) {
-          // The reason may quote a file's bytes.
-          PyObject* text = PyUnicode_DecodeUTF8(f.reason.data(), ssize_t(f.reason.size()), "replace");
-          out.emplace_back(f.position, py::reinterpret_steal<py::str>(text));
+          out.emplace_back(f.position, text(f.reason));
         }
         return out;
       });
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<int, std::vector<core::ViewSpec>, uint64_t, int, bool, bool, py::object, py::function, py::function,
-                    py::object>(),
+                    py::object, std::shared_ptr<cpu::Cache>, bool>(),
            py::arg("threads"), py::arg("views"), py::arg("seed"), py::arg("channels"), py::arg("as_stored"),
-           py::arg("may_shrink"), py::arg("array"), py::arg("fetch"), py::arg("decode_other"), py::arg("image_step"))
+           py::arg("may_shrink"), py::arg("array"), py::arg("fetch"), py::arg("decode_other"), py::arg("image_step"),
+           py::arg("cache") = nullptr, py::arg("keep_small") = false)
       .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("count"), py::arg("positions"), py::arg("paths"),
-           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("plans"))
+           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"))
       .def("close", &PyEngine::close)
       .def("times", &PyEngine::times);
 

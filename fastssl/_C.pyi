@@ -6,7 +6,10 @@ PLAN_FIELDS: tuple[str, ...]
 FIRST_RESERVED_VIEW: int
 CORE_PROBE_OUTPUTS: int
 
+CACHE_VERSION: int
+
 class DecodeError(ValueError): ...
+class CacheError(ValueError): ...
 
 class CropKind:
     random: CropKind
@@ -99,6 +102,28 @@ class Job:
 # (the first image, bytes from image to image, number of samples, their rows: address of int64 or 0, what keeps all alive).
 Array = tuple[Image, int, int, int, Any]
 
+class Cache:
+    def error(self) -> str: ...
+    def counts(self) -> dict[str, int]: ...
+
+class MemoryCache(Cache):
+    def __init__(self, samples: int, bytes: int, base: MemoryCache | None = None) -> None: ...
+
+class FileCache(Cache):
+    complete: bool
+    idle: bool
+    ready: bool
+    samples: int
+    rule: str
+    def __init__(
+        self, path: bytes, samples: int, fingerprint: bytes, rule: str, limit: int = 0, any: bool = False
+    ) -> None: ...
+    def labels(self) -> bytes: ...
+    def finish(self, labels: bytes) -> None: ...
+    def damaged(self, threads: int) -> list[int]: ...
+
+def recipe_shrink(views: Sequence[ViewSpec], height: int, width: int) -> int: ...
+
 class Engine:
     def __init__(
         self,
@@ -112,6 +137,8 @@ class Engine:
         fetch: Callable[[int], Fetched],
         decode_other: Callable[[memoryview], Fetched],
         image_step: Callable[[int, Image], Fetched] | None,
+        cache: Cache | None = None,
+        keep_small: bool = False,
     ) -> None: ...
     def submit(
         self,
@@ -121,9 +148,7 @@ class Engine:
         paths: list[str | None],
         epoch: int,
         repeat: int,
-        outputs: Sequence[int],
-        dtype: DType,
-        channels_last: bool,
+        outputs: Sequence[tuple[int, DType, bool]],
         plans: int,
     ) -> Job: ...
     def close(self) -> bool: ...

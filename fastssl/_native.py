@@ -15,7 +15,7 @@ except ImportError as error:
         "elsewhere, install again with `pip install --force-reinstall --no-deps fastssl-vision`."
     ) from error
 
-__all__ = ["_C", "DecodeError", "PLAN_FIELDS", "available_cpus", "build_info", "has_cuda", "philox"]
+__all__ = ["_C", "CacheError", "DecodeError", "PLAN_FIELDS", "available_cpus", "build_info", "has_cuda", "philox"]
 
 if os.environ.get("FASTSSL_SIMD", "v4") not in ("generic", "v3", "v4"):
     raise ValueError(f"fastssl: FASTSSL_SIMD={os.environ['FASTSSL_SIMD']!r} must be generic, v3 or v4, or not be set.")
@@ -23,6 +23,12 @@ if os.environ.get("FASTSSL_SIMD", "v4") not in ("generic", "v3", "v4"):
 DecodeError = _C.DecodeError
 DecodeError.__module__ = "fastssl"
 DecodeError.__doc__ = "An image could not be read; the message names the file and the reason."
+
+CacheError = _C.CacheError
+CacheError.__module__ = "fastssl.data"
+CacheError.__doc__ = (
+    "A cache of decoded images cannot be used; the message names the file, what is wrong, and the remedy."
+)
 
 PLAN_FIELDS: tuple[str, ...] = _C.PLAN_FIELDS
 

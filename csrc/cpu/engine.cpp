@@ -9,23 +9,24 @@
 #include <utility>
 
 #include "../core/draw.h"
+#include "../core/smallest_crop.h"
 #include "file.h"
 #include "jpeg.h"
 #include "window.h"
 
 namespace fastssl::cpu {
 
-namespace {
-
-// Beyond this, a thread gives back what one large photograph took.
-constexpr size_t kKeptBytes = size_t(64) << 20;
-
 // What a thread keeps from sample to sample.
 struct Worker {
   JpegDecoder jpeg;
   Renderer renderer;
-  Scratch<uint8_t> file, pixels;
+  Scratch<uint8_t> file, pixels, kept;
 };
+
+namespace {
+
+// Beyond this, a thread gives back what one large photograph took.
+constexpr size_t kKeptBytes = size_t(64) << 20;
 
 // The engine whose task this thread runs.
 thread_local const Engine* working_for = nullptr;
@@ -98,6 +99,9 @@ void Engine::work(Job& job) {
       process(job, size_t(i), clock);
     } catch (const std::bad_alloc&) {
       reason = "not enough memory to decode it";
+    } catch (const DecodeError& error) {
+      reason = error.what();
+      if (settings_.cache) settings_.cache->absent(job.samples.indices[size_t(i)]);
     } catch (const std::exception& error) {
       reason = error.what();
     }
@@ -131,16 +135,38 @@ Fetched Engine::fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const {
   return out;
 }
 
+// Stores what the cache has room for, and returns whether the image was decoded whole for that. Pixels do not depend on
+// whether they were stored: where there is no room, a JPEG is decoded in the same size, and in full size only as far as needed.
+bool Engine::keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const {
+  if (!callbacks_.image_step && image.channels != settings_.channels) return false;  // a bad sample
+  ImageView whole = image;
+  if (jpeg && settings_.keep_small)
+    whole.shrink = core::recipe_shrink(settings_.views.data(), settings_.views.size(), image.height, image.width);
+  whole.whole();
+  const bool wanted = settings_.cache->wants(index, row_bytes(whole) * whole.rows);
+  if (jpeg && (wanted || whole.shrink > 1)) {
+    decode_part(worker, {whole.shrink, {0, 0, whole.rows, whole.columns}}, image);
+    jpeg = false;
+  }
+  if (wanted) settings_.cache->keep(index, image);
+  return !jpeg;
+}
+
 void Engine::process(Job& job, size_t i, int64_t& clock) {
   thread_local Worker worker;
   const std::vector<core::ViewSpec>& views = settings_.views;
   const int64_t index = job.samples.indices[i], position = job.samples.position(i);
   const int64_t begin = clock;
-  Fetched fetched = fetch(job, i, worker.file);
+  Fetched fetched;
+  ImageView image;
+  const bool kept = settings_.cache && settings_.cache->find(index, worker.kept, image);
+  if (!kept) {
+    fetched = fetch(job, i, worker.file);
+    image = fetched.image;
+  }
   const int64_t read = settings_.array.first.pixels ? begin : now();
 
   // What is assigned to `fetched` was made from what it held, so it is made first.
-  ImageView image = fetched.image;
   bool jpeg = fetched.bytes && is_jpeg(fetched.bytes, fetched.size);
   if (jpeg) {
     const ImageSize size = worker.jpeg.open(fetched.bytes, fetched.size);
@@ -154,6 +180,7 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
     fetched = std::move(decoded);
     image = fetched.image;
   }
+  if (settings_.cache && !kept && keep(worker, index, jpeg, image)) jpeg = false;
   if (callbacks_.image_step) {
     if (jpeg) decode_part(worker, {1, {0, 0, image.height, image.width}}, image);
     Fetched other = callbacks_.image_step(index, image);
@@ -171,7 +198,9 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   const core::DrawKey key{settings_.seed, uint64_t(index), job.samples.epoch, 0, job.samples.repeat};
   core::draw_views(views.data(), views.size(), key, image.height, image.width, plans);
   if (jpeg) {
-    decode_part(worker, needed_by(views.data(), plans, views.size(), image.height, image.width, settings_.may_shrink),
+    decode_part(worker,
+                needed_by(views.data(), plans, views.size(), image.height, image.width,
+                          settings_.may_shrink && !settings_.cache),
                 image);
   }
   const int64_t decoded = now();
@@ -186,6 +215,7 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   times_.images.fetch_add(1, std::memory_order_relaxed);
   if (worker.file.bytes() > kKeptBytes) worker.file.free();
   if (worker.pixels.bytes() > kKeptBytes) worker.pixels.free();
+  if (worker.kept.bytes() > kKeptBytes) worker.kept.free();
   if (worker.renderer.bytes() > kKeptBytes) worker.renderer.free();
 }
 

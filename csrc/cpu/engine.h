@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../core/plan.h"
+#include "cache.h"
 #include "memory.h"
 #include "render.h"
 #include "thread_pool.h"
@@ -55,6 +56,9 @@ struct Settings {
   bool as_stored = false;  // a JPEG of one channel stays so, and one of four goes to decode_other
   bool may_shrink = true;  // JPEGs are decoded in a smaller size where all views keep their resolution
   Array array;  // where it is not empty, samples are rows of it
+  std::shared_ptr<Cache>
+      cache;  // may be null; what is not in it is decoded, and stored, in a size that does not depend on the draw
+  bool keep_small = false;  // that size is the smallest that the views allow, by recipe_shrink(), and else the full one
 };
 
 struct Samples {
@@ -99,6 +103,8 @@ class Job {
   std::vector<Failure> failed;
 };
 
+struct Worker;
+
 class Engine {
  public:
   Engine(Settings settings, Callbacks callbacks);
@@ -115,6 +121,7 @@ class Engine {
   void work(Job& job);
   void process(Job& job, size_t i, int64_t& clock);
   Fetched fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const;
+  bool keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const;
 
   const Settings settings_;
   const Callbacks callbacks_;

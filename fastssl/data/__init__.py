@@ -2,9 +2,11 @@
 
 from fastssl.data.array_source import ArraySource
 from fastssl.data.batch import Batch
+from fastssl.data.cache import CacheError, CacheInfo, build_cache, verify_cache
 from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
+from fastssl.data.ijepa_collate import IJEPAMaskCollator
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
 from fastssl.data.sources import DatasetSource, ImageFolder, PixelArray, Source
@@ -14,8 +16,11 @@ __all__ = [
     "ArraySource",
     "BaseCollateFunction",
     "Batch",
+    "CacheError",
+    "CacheInfo",
     "DatasetSource",
     "Fault",
+    "IJEPAMaskCollator",
     "ImageCollateFunction",
     "ImageFolder",
     "LightlyDataset",
@@ -25,4 +30,6 @@ __all__ = [
     "SimCLRCollateFunction",
     "Source",
     "Subset",
+    "build_cache",
+    "verify_cache",
 ]

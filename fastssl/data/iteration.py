@@ -20,10 +20,10 @@ from torch import Tensor
 from fastssl._native import _C, PLAN_FIELDS, DecodeError
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault
-from fastssl.data.order import Step
+from fastssl.data.order import Order, Step
 from fastssl.data.sources import Source
 from fastssl.ops.decode import decode_other, to_image
-from fastssl.ops.render import DTYPES, encode_recipe, native_views
+from fastssl.ops.render import DTYPES, encode_recipe, native_views, render_after
 from fastssl.transforms.plan import Plan
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _Flight:
 
     step: Step
     order: Tensor
-    views: list[Tensor]
+    views: list[Tensor]  # what the engine writes
     plan: Tensor
     job: Any
 
@@ -138,8 +138,11 @@ class Iteration(Iterator[Batch]):
         self._loader = loader
         self.end = end
         self._pid = os.getpid()
-        self._views = native_views(encode_recipe(loader.recipe))
-        self._steps = self._all_steps(epoch, position)
+        encoded = encode_recipe(loader.recipe)
+        self._custom = [view.custom is not None for view in loader.recipe]
+        parts = zip(self._custom, native_views(encoded), native_views(encoded, "before_custom"), strict=True)
+        self._views = [before if custom else whole for custom, whole, before in parts]
+        self._steps = _all_steps(loader.order, epoch, position, end)
         self._pending: deque[_Flight] = deque()
         self._started = time.perf_counter()
         self._waited = 0.0
@@ -149,10 +152,13 @@ class Iteration(Iterator[Batch]):
         self._dropped, self._dropped_first = 0, ""
         self._bad = {fault.index for fault in loader.errors}
         self._crashes: list[Exception] = []
-        self._pool = loader._take_pool() or _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
+        self._pool = loader._take_pool() or _C.BufferPool(
+            kept=(loader.prefetch + 2) * (len(self._views) + sum(self._custom))
+        )
         source, step, mode = loader.source, loader.image_step, loader.source.mode
         array = _array(source)
         self._paths = array is None
+        cache = loader._cache
         self._engine = _C.Engine(
             threads=loader.threads,
             views=self._views,
@@ -164,18 +170,12 @@ class Iteration(Iterator[Batch]):
             fetch=_fetcher(source, self._crashes),
             decode_other=lambda data: _pixels(decode_other(data, mode)),
             image_step=None if step is None else _stepper(source, step, self._crashes),
+            cache=None if cache is None else cache.open(),
+            keep_small=cache is not None and cache.size == "recipe",
         )
         self._closed = False
         _live.add(self)
         _close_rest()
-
-    def _all_steps(self, epoch: int, position: int) -> Iterator[tuple[Step, Tensor]]:
-        order = self._loader.order
-        for e in range(epoch, self.end):
-            samples = order.permutation(e)
-            for step in order.steps(e, position, samples):
-                yield step, samples
-            position = 0
 
     # Making batches
 
@@ -190,26 +190,50 @@ class Iteration(Iterator[Batch]):
             paths=self._loader.source.paths_of(indices) if self._paths else [],
             epoch=step.epoch,
             repeat=repeat,
-            outputs=[view.data_ptr() for view in views],
-            dtype=DTYPES[self._loader.dtype],
-            channels_last=self._loader.channels_last,
+            outputs=[
+                (view.data_ptr(), _C.DType.float32, False)
+                if custom
+                else (view.data_ptr(), DTYPES[self._loader.dtype], self._loader.channels_last)
+                for view, custom in zip(views, self._custom, strict=True)
+            ],
             plans=plan.data_ptr(),
         )
 
-    def _lease(self, n: int) -> list[Tensor]:
-        """Views for n samples, in memory that comes back to the pool when its last user lets go of it."""
+    def _lease(self, n: int, size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
+        """A view of n samples, in memory that comes back to the pool when its last user lets go of it."""
+        channels = self._loader.source.channels
+        numel = channels * size * size
+        lease = self._pool.lease(self._loader.batch_size * numel * dtype.itemsize)
+        flat = torch.frombuffer(lease, dtype=dtype, count=n * numel)
+        if channels_last:
+            return flat.view(n, size, size, channels).permute(0, 3, 1, 2)
+        return flat.view(n, channels, size, size)
+
+    def _lease_views(self, n: int) -> list[Tensor]:
+        """What the engine writes: the views, or what their custom steps take."""
         loader = self._loader
-        channels = loader.source.channels
-        out = []
-        for view in self._views:
-            numel = channels * view.size * view.size
-            lease = self._pool.lease(loader.batch_size * numel * loader.dtype.itemsize)
-            flat = torch.frombuffer(lease, dtype=loader.dtype, count=n * numel)
-            if loader.channels_last:
-                out.append(flat.view(n, view.size, view.size, channels).permute(0, 3, 1, 2))
-            else:
-                out.append(flat.view(n, channels, view.size, view.size))
-        return out
+        return [
+            self._lease(n, view.size, torch.float32, False)
+            if custom
+            else self._lease(n, view.size, loader.dtype, loader.channels_last)
+            for view, custom in zip(self._views, self._custom, strict=True)
+        ]
+
+    def _customize(self, batch: Batch) -> Batch:
+        """Goes on with the views that have a step of the user's own."""
+        loader = self._loader
+        for v, view in enumerate(loader.recipe):
+            if self._custom[v]:
+                batch.views[v] = render_after(
+                    view,
+                    batch.views[v],
+                    batch.params.data[:, v],
+                    dtype=loader.dtype,
+                    channels_last=loader.channels_last,
+                    threads=loader.threads,
+                    out=self._lease(len(batch), view.size, loader.dtype, loader.channels_last),
+                )
+        return batch
 
     def _fill(self, target: int) -> None:
         """Starts batches until `target` of them are under way."""
@@ -218,7 +242,7 @@ class Iteration(Iterator[Batch]):
             if following is None:
                 return
             step, order = following
-            views = self._lease(len(step.indices))
+            views = self._lease_views(len(step.indices))
             plan = torch.empty((len(step.indices), len(self._views), len(PLAN_FIELDS)))
             self._pending.append(
                 _Flight(step, order, views, plan, self._submit(step.indices, [], step, 0, views, plan))
@@ -278,6 +302,8 @@ class Iteration(Iterator[Batch]):
         self._wait(flight.job)
         if self._crashes:
             raise self._crashes[0]
+        if loader._cache is not None:
+            loader._cache.check()
         indices = step.indices.clone()  # the batch's own
         dropped: set[int] = set()
         for position, reason in sorted(flight.job.failures()):
@@ -289,6 +315,8 @@ class Iteration(Iterator[Batch]):
                 self._dropped_first = self._dropped_first or f"{source.filename(index)}: {reason}"
             else:
                 indices[position] = self._replace(flight, position)
+        if loader._cache is not None:
+            loader._cache.attend(index for i, index in enumerate(indices.tolist()) if i not in dropped)
         last = loader.order.steps_per_epoch(step.after) == 0
         loader._cursor = (step.epoch + last, 0 if last else step.after, self.end)
         self._images += len(indices) - len(dropped)
@@ -300,7 +328,9 @@ class Iteration(Iterator[Batch]):
             params=Plan(flight.plan),
             epoch=step.epoch,
         )
-        return batch.select([i for i in range(len(indices)) if i not in dropped]) if dropped else batch
+        if dropped:
+            batch = batch.select([i for i in range(len(indices)) if i not in dropped])
+        return self._customize(batch) if len(batch) else batch
 
     # Bad samples
 
@@ -371,6 +401,15 @@ class Iteration(Iterator[Batch]):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _all_steps(order: Order, epoch: int, position: int, end: int) -> Iterator[tuple[Step, Tensor]]:
+    """The batches from (epoch, position) on. It must not hold the iteration: that would be a cycle."""
+    for e in range(epoch, end):
+        samples = order.permutation(e)
+        for step in order.steps(e, position, samples):
+            yield step, samples
+        position = 0
 
 
 def _fetcher(source: Source, crashes: list[Exception]) -> Any:

@@ -13,6 +13,7 @@ from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import ImageStep, Iteration
 from fastssl.data.order import Order
+from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
 from fastssl.ops.render import check_format, encode_recipe, native_views
 from fastssl.ops.threads import check_threads
@@ -37,11 +38,11 @@ class Loader:
     Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads exist only while an
     iteration does. Batch memory is kept from an iteration that came to its end to the next, and let go of with the loader, or
     when an iteration is broken off. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of C * size^2 * bytes a
-    value) for batches, C being the channels of the images, and for each thread the largest decoded image (C bytes a pixel, or
-    2 * C of 16 bits; twice that with an image_step; where colours come before the crop, 8 * C more) and 8 * C * size^2 for the
-    largest view. Batch memory is first touched by the threads that write it, so that on a machine of several memory nodes it
-    lies where they run. Threads stay on the CPUs that the process may use; they are not pinned any further, as no gain of that
-    has been measured.
+    value) for batches, C being the channels of the images; for each thread the largest decoded image (C bytes a pixel, or 2 * C
+    of 16 bits; twice that with an image_step; where colours come before the crop, 8 * C more) and 8 * C * size^2 for the
+    largest view; with cache="ram", cache_bytes at most and 8 for each sample. Batch memory is first touched by the threads that
+    write it, so that on a machine of several memory nodes it lies where they run. Threads stay on the CPUs that the process
+    may use; they are not pinned any further, as no gain of that has been measured.
 
     Args:
         source: A folder, a Source, or a map-style data set of `(image, target)` or `(image, target, filename)`.
@@ -70,10 +71,28 @@ class Loader:
             names it.
         on_error: What happens with a sample that cannot be read: "raise" (DecodeError, which names it), "skip" (its batch is
             smaller), "replace" (the next good sample of the epoch takes its place, drawn anew).
+        cache: Where decoded images are kept, so that later epochs read and decode nothing: "ram", or the path of a file.
+        cache_bytes: Most bytes that the cache takes; None for half of the memory that is available when the Loader is made
+            (of the machine and of the control group, shared out among LOCAL_WORLD_SIZE ranks), or, in a file, for no limit.
+        cache_size: "full" keeps every pixel. "recipe" keeps a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size (libjpeg's
+            scaled decoding) at which each crop that the recipe can draw on it still has at least the pixels of its view: the
+            smallest area at the most extreme aspect, the central square, or the whole, also within another view's crop.
         rank, world_size: This process's part of each global batch; None asks torch.distributed, if it is initialized.
+
+    With a cache, an image that is not in it is decoded whole and stored, before `image_step`; what `fetch` returns is taken to be
+    the same each time. Views are those of decode="full", byte for byte, with cache_size="full". Images that lie in memory as
+    an array are read where they are, and no cache is made.
+
+    In memory, the cache belongs to the loader, goes with it, and is not pickled; each rank has its own. A file is shared by all
+    processes of a machine, and best lies on its own disk. They fill `<path>.part` together, each image once, and rename it when
+    every sample is stored or known to be bad; a run that is broken off leaves it for the next. The file belongs to the source it
+    was made from: names, sizes and times of change of all files, looked up when the Loader is made, or what the source's
+    `fingerprint()` says. Every image is verified at its first use. The file must not be written to while it is used.
+    `fastssl.data.build_cache` makes one ahead.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: An argument is not as described.
+        CacheError: The cache's file is damaged, foreign, or of another source, or cannot be written; also while iterating.
 
     Attributes:
         epoch: The epoch with which the next iteration begins.
@@ -98,6 +117,9 @@ class Loader:
         decode: Literal["auto", "full"] = "auto",
         image_step: ImageStep | None = None,
         on_error: OnError = "raise",
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+        cache_size: CacheSize = "full",
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -152,6 +174,11 @@ class Loader:
         self._cursor = (0, 0, self.epochs)
         self._resume: tuple[int, int] | None = None  # position within self.epoch and the end, until a batch is taken
         self._stats: dict[str, Any] = {}
+        if image_step is not None and cache_size == "recipe":
+            raise ValueError(
+                'Loader: cache_size="recipe" keeps smaller images, and image_step would get those; write cache_size="full".'
+            )
+        self._cache = as_cache(self.source, recipe, cache, cache_bytes, cache_size)
         self._pool: tuple[int, _C.BufferPool] | None = None  # of the last whole iteration, and the process it was in
 
     def __len__(self) -> int:
@@ -235,8 +262,11 @@ class Loader:
         Returns:
             `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed
             over `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty at first.
+            With a cache also `cache`: of `samples`, the `images` that it holds, their `bytes` and the `limit` of these (0: none);
+            `hits` and `misses` of this process; `left_out`, how often an image did not fit; and `advice`.
         """
-        return dict(self._stats)
+        cache = {} if self._cache is None else {"cache": self._cache.stats()}
+        return {**self._stats, **cache} if self._stats else {}
 
 
 def _check_channels(channels: int, encoded: str) -> None:

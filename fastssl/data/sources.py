@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,6 +83,25 @@ class Source:
     def filenames_of(self, indices: Tensor) -> list[str]:
         """The name of each."""
         return [self.filename(i) for i in indices.tolist()]
+
+    def fingerprint(self) -> str | bytes | None:
+        """What changes whenever an image does, for caches in files; None to look at names, times, and some of the contents.
+
+        Worth giving where images that are no files can change under the same names, or where looking takes long.
+        """
+        return None
+
+    # Where only a fetch tells target and name, and the image comes from a cache instead.
+
+    def known_labels(self) -> dict[int, tuple[int, str]] | None:
+        """Target and name of each sample that was fetched; None where no fetch is needed to know them."""
+        return None
+
+    def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
+        """Takes over what `known_labels` returned in another process."""
+
+    def learn(self, indices: Iterable[int]) -> None:
+        """Sees to it that target and name of these samples are known."""
 
 
 class ImageFolder(Source):
@@ -259,9 +278,25 @@ class DatasetSource(Source):
                 f"sample {index} is {type(sample).__name__}; it must be (image, target) or (image, target, filename)."
             )
         image = to_image(sample[0])
+        self._note(index, sample)
+        return image
+
+    def _note(self, index: int, sample: Any) -> None:
         with self._lock:
             self._labels[index] = (int(sample[1]), str(sample[2]) if len(sample) == 3 else str(index))
-        return image
+
+    def learn(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            if index not in self._labels:
+                self._note(index, self.dataset[index])
+
+    def known_labels(self) -> dict[int, tuple[int, str]]:
+        with self._lock:
+            return dict(self._labels)
+
+    def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
+        with self._lock:
+            self._labels.update({index: (int(target), str(name)) for index, (target, name) in labels.items()})
 
     def target(self, index: int) -> int:
         """The target that the last fetch of this index returned; 0 if there was none."""

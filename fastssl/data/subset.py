@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,3 +73,17 @@ class Subset(Source):
 
     def _inner(self, indices: Tensor) -> Tensor:
         return torch.tensor([self.indices[i] for i in indices.tolist()], dtype=torch.int64)
+
+    def fingerprint(self) -> str | None:
+        said = self.source.fingerprint()
+        return None if said is None else repr((said, self.indices))
+
+    def known_labels(self) -> dict[int, tuple[int, str]] | None:
+        known = self.source.known_labels()
+        return None if known is None else {i: known[index] for i, index in enumerate(self.indices) if index in known}
+
+    def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
+        self.source.restore_labels({self.indices[i]: label for i, label in labels.items()})
+
+    def learn(self, indices: Iterable[int]) -> None:
+        self.source.learn(self.indices[i] for i in indices)

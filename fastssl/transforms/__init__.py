@@ -1,5 +1,6 @@
 """What a view is, recipes of views, and lightly's transform classes."""
 
+from fastssl.transforms import masks
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.simclr_transform import SimCLRTransform, SimCLRViewTransform
@@ -46,4 +47,5 @@ __all__ = [
     "Solarize",
     "View",
     "ViewTransform",
+    "masks",
 ]

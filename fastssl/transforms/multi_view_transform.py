@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastssl import ops
 from fastssl.ops.shared import empty_batch
+from fastssl.transforms.philox import seed_from_torch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import View
 
@@ -127,9 +128,8 @@ def render_drawn(
     Returns:
         V tensors (B, 3, S, S), B the number of images.
     """
-    seed = int(torch.randint(2**63 - 1, ()).item())
     sizes = [(image.shape[0], image.shape[1]) for image in images]
-    plan = Plan.draw(recipe, sizes, seed=seed)
+    plan = Plan.draw(recipe, sizes, seed=seed_from_torch())
     out = None
     if batch and channels_last:
         out = [empty_batch((len(images), v.size, v.size, 3), dtype).permute(0, 3, 1, 2) for v in recipe]
