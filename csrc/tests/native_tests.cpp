@@ -161,6 +161,36 @@ void test_jpeg() {
       }
     }
   }
+  // A part has the pixels of the whole, in every size.
+  for (const J_COLOR_SPACE space : {JCS_RGB, JCS_GRAYSCALE, JCS_CMYK}) {
+    const std::vector<uint8_t> data = encode(161, 97, space, space == JCS_GRAYSCALE);
+    for (const int shrink : {1, 2, 4, 8}) {
+      const int rows = (97 + shrink - 1) / shrink, columns = (161 + shrink - 1) / shrink;
+      decoder.open(data.data(), data.size());
+      const cpu::Area all = decoder.begin({0, 0, rows, columns}, shrink, 3);
+      CHECK(all.top == 0 && all.left == 0 && all.rows == rows && all.columns == columns);
+      std::vector<uint8_t> whole(size_t(rows) * size_t(columns) * 3);
+      decoder.read(whole.data(), int64_t(3) * columns);
+      for (uint32_t i = 0; i < 40; ++i) {
+        const auto below = [&](uint32_t k, int n) { return int(noise(4 * i + k) % uint32_t(n)); };
+        const int top = below(0, rows), left = below(1, columns);
+        const cpu::Area window{top, left, 1 + below(2, rows - top), 1 + below(3, columns - left)};
+        decoder.open(data.data(), data.size());
+        const cpu::Area area = decoder.begin(window, shrink, 3);
+        std::vector<uint8_t> part(size_t(area.rows) * size_t(area.columns) * 3);
+        decoder.read(part.data(), int64_t(3) * area.columns);
+        bool same = area.top <= top && area.left <= left && area.top + area.rows >= top + window.rows &&
+                    area.left + area.columns >= left + window.columns;
+        for (int y = 0; same && y < window.rows; ++y) {
+          for (int x = 0; same && x < 3 * window.columns; ++x) {
+            same = part[size_t((top - area.top + y) * area.columns * 3 + (left - area.left) * 3 + x)] ==
+                   whole[size_t((top + y) * columns * 3 + left * 3 + x)];
+          }
+        }
+        CHECK(same);
+      }
+    }
+  }
   // Damaged anywhere, it is an image or an error.
   const std::vector<uint8_t> good = encode(64, 48, JCS_RGB, true);
   for (uint32_t i = 0; i < 3000; ++i) {
@@ -292,13 +322,13 @@ void test_engine() {
     if (index % 7 == 3) throw cpu::DecodeError("no such sample");
     cpu::Fetched f;
     f.owner = std::make_shared<std::vector<uint8_t>>(pixels);
-    f.image = {static_cast<std::vector<uint8_t>*>(f.owner.get())->data(), 5, 4, 12};
+    f.image = cpu::ImageView{static_cast<std::vector<uint8_t>*>(f.owner.get())->data(), 5, 4, 12}.whole();
     return f;
   };
   callbacks.decode_other = [&](const uint8_t* bytes, size_t size) {
     CHECK(size == 4 && bytes[0] == 0x89);
     cpu::Fetched f;
-    f.image = {pixels.data(), 5, 4, 12};
+    f.image = cpu::ImageView{pixels.data(), 5, 4, 12}.whole();
     return f;
   };
   const std::vector<core::ViewSpec> views{busy_view(24), busy_view(9)};
@@ -313,15 +343,18 @@ void test_engine() {
         for (const core::ViewSpec& view : views) out.emplace_back(size_t(kBatch) * 3 * size_t(view.size * view.size));
         plans.emplace_back(size_t(kBatch) * views.size());
       }
-      cpu::Engine engine(threads, views, 11, callbacks);
+      cpu::Engine engine({threads, views, 11}, callbacks);
       for (size_t j = 0; j < 6; ++j) {
-        std::vector<cpu::Sample> samples(kBatch);
+        cpu::Samples samples;
+        samples.epoch = uint32_t(j);
         for (int i = 0; i < kBatch; ++i) {
-          cpu::Sample& s = samples[size_t(i)];
-          s.index = i;
-          s.position = kBatch - 1 - i;
-          s.epoch = uint32_t(j);
-          s.path = i % 4 == 0 ? good : i % 4 == 1 ? other : i == 6 ? truncated : i == 10 ? folder() + "/none" : "";
+          samples.indices.push_back(i);
+          samples.positions.push_back(kBatch - 1 - i);
+          samples.paths.push_back(i % 4 == 0   ? good
+                                  : i % 4 == 1 ? other
+                                  : i == 6     ? truncated
+                                  : i == 10    ? folder() + "/none"
+                                               : "");
         }
         std::vector<cpu::Output> outputs{{out[2 * j].data()}, {out[2 * j + 1].data()}};
         jobs.push_back(std::make_shared<cpu::Job>(std::move(samples), std::move(outputs), plans[j].data()));

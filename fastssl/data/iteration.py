@@ -98,10 +98,17 @@ def _array(source: Source) -> tuple[Any, ...] | None:
     images, rows = native.images, native.rows
     if images.dtype not in (np.uint8, np.uint16) or images.ndim != 4 or not images.size or min(images.strides) < 0:
         raise ValueError(
-            f"Loader: the source's native() gave images of {images.dtype} and shape {images.shape}; they must be uint8 or uint16, "
-            "(N, H, W, C)."
+            f"Loader: the source's native() gave images of {images.dtype} and shape {images.shape}; they must be uint8 or "
+            "uint16, (N, H, W, C), with strides above 0."
+        )
+    item, pixel = images.itemsize, images.itemsize * images.shape[3]
+    if (images.shape[3] > 1 and images.strides[3] != item) or (images.shape[2] > 1 and images.strides[2] != pixel):
+        raise ValueError(
+            "Loader: the source's native() gave images whose values in a row of pixels do not lie side by side."
         )
     count = len(images) if rows is None else len(rows)
+    if count != len(source):
+        raise ValueError(f"Loader: the source's native() gave {count} images for {len(source)} samples.")
     if rows is not None:
         rows = rows.to(torch.int64).contiguous()
         if count and not 0 <= int(rows.min()) <= int(rows.max()) < len(images):
