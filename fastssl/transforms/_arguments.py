@@ -13,7 +13,16 @@ from fastssl.transforms.steps import Blur, Grayscale, Jitter, Normalize, Solariz
 from fastssl.transforms.utils import IMAGENET_NORMALIZE
 from fastssl.transforms.view import Step, View
 
-__all__ = ["NORMALIZE", "BlurKind", "Checker", "Normalization", "check_lengths", "check_views", "lightly_view"]
+__all__ = [
+    "NORMALIZE",
+    "BlurKind",
+    "Checker",
+    "Normalization",
+    "check_lengths",
+    "check_views",
+    "lightly_view",
+    "view_kinds",
+]
 
 Normalization = Mapping[str, Any] | None
 BlurKind = Literal["gaussian", "box"]
@@ -128,6 +137,13 @@ class Checker:
             raise ValueError(f"{self.who}: {name}={value} must lie in [0, 1]; it is a probability.")
         return value
 
+    def range(self, name: str) -> tuple[float, float]:
+        """Two numbers from 0 up, the smaller first."""
+        low, high = self.numbers(name, self.given[name], 2, "the smallest and the largest")
+        if not 0 <= low <= high < math.inf:
+            raise ValueError(f"{self.who}: {name}={self.given[name]} must hold 0 <= low <= high.")
+        return low, high
+
     def side(self) -> int:
         """The side of the view, also from the (side, side) that torchvision's crop takes."""
         name = self.name("input_size", "crop_size")
@@ -230,7 +246,9 @@ def check_lengths(who: str, length: int, **lists: Any) -> None:
     """A ValueError where arguments that hold one thing for each kind of view differ in length."""
     for name, values in lists.items():
         if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != length:
-            raise ValueError(f"{who}: {name}={values!r} must hold {length} things, as crop_sizes does, one for each size.")
+            raise ValueError(
+                f"{who}: {name}={values!r} must hold {length} things, as crop_sizes does, one for each size."
+            )
 
 
 def check_views(owner: object, name: str, least: int = 1) -> int:
@@ -239,3 +257,23 @@ def check_views(owner: object, name: str, least: int = 1) -> int:
     if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
         raise ValueError(f"{type(owner).__name__}: {name}={count!r} must be a whole number of views, at least {least}.")
     return int(count)
+
+
+def view_kinds(owner: object, **lists: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """For each of the owner's crop_sizes, what `lightly_view` is to take for it, and the number of such views.
+
+    Args:
+        lists: Arguments of a single view, and the owner's that hold one for each size.
+    """
+    given, who = vars(owner), type(owner).__name__
+    names = {
+        "crop_size": "crop_sizes",
+        "crop_min_scale": "crop_min_scales",
+        "crop_max_scale": "crop_max_scales",
+        **lists,
+    }
+    check_lengths(who, len(given["crop_sizes"]), **{n: given[n] for n in (*names.values(), "crop_counts")})
+    for i, count in enumerate(given["crop_counts"]):
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+            raise ValueError(f"{who}: crop_counts={given['crop_counts']!r} must hold whole numbers of views.")
+        yield {name: given[several][i] for name, several in names.items()}, int(count)

@@ -1,6 +1,7 @@
 """Changes to the spectrum of images: of whole batches, with everything drawn from torch's generator.
 
-A spectrum is `torch.fft.rfft2` of the images, (..., C, U, V), complex. What is drawn is drawn once an image, for all its channels.
+A spectrum is `torch.fft.rfft2` of the images, (..., C, U, V), complex. What is drawn is drawn once an image, for all
+its channels.
 
 Source: "Disentangling the Effects of Data Augmentation and Format Transform in Self-Supervised Learning of Image
 Representations", 2023, arXiv:2312.02205; the meaning of each change and the numbers are those of lightly's classes.

@@ -118,11 +118,14 @@ def warp_masks(masks: Sequence[Tensor] | Tensor, plan: Plan, recipe: Recipe, *, 
 def _check_masks(masks: Sequence[Tensor] | Tensor, plan: Plan) -> None:
     for b, mask in enumerate(masks):
         if not isinstance(mask, Tensor):
-            raise TypeError(f"warp_masks: mask {b} is a {type(mask).__name__}, and must be a tensor; torch.as_tensor makes one.")
+            raise TypeError(
+                f"warp_masks: mask {b} is a {type(mask).__name__}, and must be a tensor; torch.as_tensor makes one."
+            )
         size = (int(plan.source_height[b, 0]), int(plan.source_width[b, 0]))
         if mask.dim() not in (2, 3) or tuple(mask.shape[-2:]) != size:
             raise ValueError(
-                f"warp_masks: mask {b} is {tuple(mask.shape)}, and its image was {size}; a mask is (H, W) or (C, H, W) of that size."
+                f"warp_masks: mask {b} is {tuple(mask.shape)}, and its image was {size}; a mask is (H, W) or (C, H, W) of "
+                "that size."
             )
         if mask.shape[:-2] != masks[0].shape[:-2] or mask.dtype != masks[0].dtype:
             raise ValueError(

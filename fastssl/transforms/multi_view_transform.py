@@ -13,7 +13,7 @@ from fastssl.ops.shared import empty_batch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import View
 
-__all__ = ["MultiViewTransform", "ViewTransform", "render_drawn", "takes_encoded", "view_of"]
+__all__ = ["MultiViewTransform", "ViewTransform", "draw_plan", "render_drawn", "takes_encoded", "view_of"]
 
 
 class ViewTransform:
@@ -107,19 +107,27 @@ class MultiViewTransform:
         return f"{type(self).__name__}({list(self.transforms)!r})"
 
 
+def draw_plan(images: Sequence[Tensor], recipe: tuple[View, ...]) -> Plan:
+    """Draws a plan for images (H, W, 3) with a key from torch's default generator."""
+    seed = int(torch.randint(2**63 - 1, ()).item())
+    return Plan.draw(recipe, [(image.shape[0], image.shape[1]) for image in images], seed=seed)
+
+
 def render_drawn(
     images: Sequence[Tensor],
     recipe: tuple[View, ...],
     *,
+    plan: Plan | None = None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     batch: bool = False,
 ) -> list[Tensor]:
-    """Draws a plan with a key from torch's default generator and renders all views of all images in one call.
+    """Draws a plan and renders all views of all images in one call.
 
     Args:
         images: (H, W, 3) uint8 each, of any sizes.
         recipe: The V views.
+        plan: What was drawn; None for `draw_plan`.
         dtype: Of the views.
         channels_last: Whether the views are stored channels last.
         batch: Whether the result leaves a DataLoader's worker as it is, so that it had better be in shared memory.
@@ -127,9 +135,7 @@ def render_drawn(
     Returns:
         V tensors (B, 3, S, S), B the number of images.
     """
-    seed = int(torch.randint(2**63 - 1, ()).item())
-    sizes = [(image.shape[0], image.shape[1]) for image in images]
-    plan = Plan.draw(recipe, sizes, seed=seed)
+    plan = draw_plan(images, recipe) if plan is None else plan
     out = None
     if batch and channels_last:
         out = [empty_batch((len(images), v.size, v.size, 3), dtype).permute(0, 3, 1, 2) for v in recipe]

@@ -34,6 +34,7 @@ class SimCLRArguments:
     blur_kind: BlurKind = field(default="gaussian", kw_only=True)
 
 
+@dataclass(eq=False, repr=False)
 class SimCLRTransform(SimCLRArguments, MultiViewTransform):
     """Two views of an image as in SimCLR (arXiv:2002.05709, 2006.10029), with lightly's arguments and defaults.
 
@@ -78,6 +79,7 @@ class SimCLRTransform(SimCLRArguments, MultiViewTransform):
         MultiViewTransform.__init__(self, [ViewTransform(lightly_view(self))] * 2)
 
 
+@dataclass(eq=False, repr=False)
 class SimCLRViewTransform(SimCLRArguments, ViewTransform):
     """One view of an image as in SimCLR; arguments, order and errors as for `SimCLRTransform`.
 

@@ -36,6 +36,7 @@ class VICRegArguments:
     blur_kind: BlurKind = field(default="gaussian", kw_only=True)
 
 
+@dataclass(eq=False, repr=False)
 class VICRegTransform(VICRegArguments, MultiViewTransform):
     """Two views of an image as in VICReg (arXiv:2105.04906), solarized before the blur, as in lightly.
 

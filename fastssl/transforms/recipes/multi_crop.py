@@ -103,9 +103,7 @@ def swav(size: int = 224, local_size: int = 96, local_views: int = 6, strength: 
     return (large,) * 2 + (small,) * check_count("swav", "local_views", local_views, 0)
 
 
-def msn(
-    size: int = 224, local_size: int = 96, views: int = 2, local_views: int = 10, strength: float = 1.0
-) -> Recipe:
+def msn(size: int = 224, local_size: int = 96, views: int = 2, local_views: int = 10, strength: float = 1.0) -> Recipe:
     """A target and an anchor at full size, and focal views, as in MSN, with SimCLR's colours.
 
     Args:
@@ -125,9 +123,7 @@ def msn(
     return (full,) * check_count("msn", "views", views) + (focal,) * check_count("msn", "local_views", local_views, 0)
 
 
-def smog(
-    size: int = 224, local_size: int = 96, views: int = 4, local_views: int = 4, strength: float = 1.0
-) -> Recipe:
+def smog(size: int = 224, local_size: int = 96, views: int = 4, local_views: int = 4, strength: float = 1.0) -> Recipe:
     """Large and small views as in SMoG, always jittered; small ones are solarized now and then.
 
     Args:
@@ -142,7 +138,9 @@ def smog(
     (1.0, 0.2)
     """
     large, small = _large_and_small("smog", (size, local_size), strength)
-    return (large,) * check_count("smog", "views", views) + (small,) * check_count("smog", "local_views", local_views, 0)
+    return (large,) * check_count("smog", "views", views) + (small,) * check_count(
+        "smog", "local_views", local_views, 0
+    )
 
 
 def vicregl(

@@ -245,9 +245,7 @@ def detcon(size: int = 224, strength: float = 1.0) -> Recipe:
     [True, False]
     """
     crop = Crop(size=size, area=(0.08, 1.0))
-    first, second = (
-        coloured("detcon", crop, SIMCLR_COLOURS, strength=strength, blur=blur) for blur in (1.0, 0.0)
-    )
+    first, second = (coloured("detcon", crop, SIMCLR_COLOURS, strength=strength, blur=blur) for blur in (1.0, 0.0))
     return (first, second)
 
 

@@ -121,6 +121,4 @@ def box_blur(recipe: Recipe) -> Recipe:
     >>> box_blur(simclr())[0].blur.kind
     'box'
     """
-    return tuple(
-        view if view.blur is None else view.with_(blur=replace(view.blur, kind="box")) for view in recipe
-    )
+    return tuple(view if view.blur is None else view.with_(blur=replace(view.blur, kind="box")) for view in recipe)
