@@ -49,7 +49,7 @@ class AddGridTransform(v2.Transform):
         left, top = torch.meshgrid(x[:-1], y[:-1], indexing="ij")
         right, bottom = torch.meshgrid(x[1:], y[1:], indexing="ij")
         corners = torch.stack([left, top, right, bottom], dim=-1).view(-1, 4)
-        boxes = BoundingBoxes(corners.to(like.dtype).to(like.device), format="XYXY", canvas_size=like.canvas_size)  # type: ignore[call-overload]
+        boxes = BoundingBoxes(corners.to(like.dtype).to(like.device), format="XYXY", canvas_size=like.canvas_size)
         return v2.ConvertBoundingBoxFormat(like.format)(boxes)
 
 

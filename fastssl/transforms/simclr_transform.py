@@ -11,7 +11,7 @@ __all__ = ["SimCLRTransform", "SimCLRViewTransform"]
 
 
 @dataclass(eq=False, repr=False)
-class SimCLRArguments:
+class _SimCLRArguments:
     """What a pair of views, or one, is told in lightly's words."""
 
     input_size: int = 224
@@ -35,7 +35,7 @@ class SimCLRArguments:
 
 
 @dataclass(eq=False, repr=False)
-class SimCLRTransform(SimCLRArguments, MultiViewTransform):
+class SimCLRTransform(_SimCLRArguments, MultiViewTransform):
     """Two views of an image as in SimCLR (arXiv:2002.05709, 2006.10029), with lightly's arguments and defaults.
 
     Crop, flips, quarter turn or rotation, color jitter, grayscale, blur, normalization, in this order; both views are
@@ -80,7 +80,7 @@ class SimCLRTransform(SimCLRArguments, MultiViewTransform):
 
 
 @dataclass(eq=False, repr=False)
-class SimCLRViewTransform(SimCLRArguments, ViewTransform):
+class SimCLRViewTransform(_SimCLRArguments, ViewTransform):
     """One view of an image as in SimCLR; arguments, order and errors as for `SimCLRTransform`.
 
     >>> import torch

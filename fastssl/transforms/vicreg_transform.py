@@ -12,7 +12,7 @@ __all__ = ["VICRegTransform", "VICRegViewTransform"]
 
 
 @dataclass(eq=False, repr=False)
-class VICRegArguments:
+class _VICRegArguments:
     """What a pair of views, or one, is told in lightly's words."""
 
     input_size: int = 224
@@ -37,7 +37,7 @@ class VICRegArguments:
 
 
 @dataclass(eq=False, repr=False)
-class VICRegTransform(VICRegArguments, MultiViewTransform):
+class VICRegTransform(_VICRegArguments, MultiViewTransform):
     """Two views of an image as in VICReg (arXiv:2105.04906), solarized before the blur, as in lightly.
 
     Args:
@@ -54,7 +54,7 @@ class VICRegTransform(VICRegArguments, MultiViewTransform):
 
 
 @dataclass(eq=False, repr=False)
-class VICRegViewTransform(VICRegArguments, ViewTransform):
+class VICRegViewTransform(_VICRegArguments, ViewTransform):
     """One view of an image as in VICReg; its own sigmas begin at 0.2, as in lightly; arguments as for `VICRegTransform`.
 
     >>> VICRegViewTransform(32).view.blur.sigma_px
