@@ -171,8 +171,7 @@ cpu::JpegDecoder& jpeg_decoder() {
   return decoder;
 }
 
-void render(const std::vector<core::ViewSpec>& views,
-            const std::vector<ImageTuple>& images, uintptr_t plans,
+void render(const std::vector<core::ViewSpec>& views, const std::vector<ImageTuple>& images, uintptr_t plans,
             const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
   const py::gil_scoped_release release;
   const auto* plan = pointer<const core::ViewPlan>(plans);

@@ -397,7 +397,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: Plan.draw((), [(8, 8)], seed=0), r"recipe"),
     (lambda: edited().cheese, r"cheese"),
     (lambda: render(image=PICTURE.float()), r"image 0.*float32"),
-    (lambda: render(image=PICTURE[:, :, :2]), r"image 0.*\(8, 8, 2\)"),
+    (
+        lambda: render(image=PICTURE[:, :, :2], recipe=(View(crop=Crop(size=8)),)),
+        r"image 0: it has 2 channels, and Normalize has 3",
+    ),
     (lambda: render(image=PICTURE[0]), r"image 0.*\(8, 3\)"),
     (lambda: render(image=PICTURE[:0]), r"image 0"),
     (lambda: render(image=PICTURE.numpy()), r"image 0.*ndarray"),

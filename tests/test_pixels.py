@@ -514,7 +514,15 @@ def test_an_empty_batch_renders_to_empty_views():
 def test_render_is_a_well_formed_operator(drawn):
     """Schema, fake tensors and tracing agree with what it does."""
     batch, plan, view = drawn
-    arguments = ([image.contiguous() for image in batch], plan.data, encode_recipe((view,)), torch.float32, False, 1)
+    arguments = (
+        [image.contiguous() for image in batch],
+        plan.data,
+        encode_recipe((view,)),
+        "all",
+        torch.float32,
+        False,
+        1,
+    )
     torch.library.opcheck(torch.ops.fastssl.render.default, arguments)
 
 

@@ -31,8 +31,12 @@ FASTSSL_HD Rgb<T> blend(Rgb<T> p, T factor, T offset) {
 
 // Blends with black.
 template <typename T>
+FASTSSL_HD T brightness(T v, T factor) {
+  return clamp01(factor * v);
+}
+template <typename T>
 FASTSSL_HD Rgb<T> brightness(Rgb<T> p, T factor) {
-  return blend(p, factor, T(0));
+  return {brightness(p.r, factor), brightness(p.g, factor), brightness(p.b, factor)};
 }
 
 // Blends with `mean`, the mean luma of the view before it.
@@ -73,6 +77,13 @@ FASTSSL_HD Rgb<T> hue(Rgb<T> p, T turn) {
 template <typename T>
 FASTSSL_HD T solarize(T v, T threshold) {
   return v < threshold ? v : T(1) - v;
+}
+
+// Keeps every `step`-th of the 256 levels, after rounding to one of them; `step` is a power of 2.
+template <typename T>
+FASTSSL_HD T posterize(T v, T step) {
+  const auto level = int32_t(fused(v, T(255), T(0.5)));
+  return T(level - level % int32_t(step)) * (T(1) / T(255));
 }
 
 // The mean luma is a sum of fixed-point numbers, hence independent of the order of summation. A row of fewer than 2^15

@@ -187,28 +187,4 @@ inline void draw_permutation(uint64_t seed, uint32_t epoch, int64_t n, int64_t* 
   }
 }
 
-// Whether a Gaussian of this deviation has, by the rule below, any weight beside the middle.
-inline bool gaussian_reaches(double sigma_px) {
-  if (sigma_px <= 0) return false;
-  const double beside = 2 * std::exp(-0.5 / (sigma_px * sigma_px));
-  return beside > (1 + beside) / 2048;
-}
-
-// Half of a sampled, normalized Gaussian kernel: weight[0] in the middle, weight[k] at distance k on both sides.
-// It ends where what is left out is below 2^-11 of the whole, hence moves no channel by more than 0.13 / 255.
-inline int gaussian_half_kernel(double sigma_px, std::vector<float>& weight) {
-  std::vector<double> w{1.0};
-  double total = 1.0;
-  for (int k = 1; k <= int(std::ceil(6 * sigma_px)); ++k) {
-    w.push_back(std::exp(-0.5 * k * k / (sigma_px * sigma_px)));
-    total += 2 * w.back();
-  }
-  int radius = int(w.size()) - 1;
-  double tail = 0;
-  while (radius > 0 && tail + 2 * w[radius] <= total / 2048) tail += 2 * w[radius--];
-  weight.resize(radius + 1);
-  for (int k = 0; k <= radius; ++k) weight[k] = float(w[k] / (total - tail));
-  return radius;
-}
-
 }  // namespace fastssl::core

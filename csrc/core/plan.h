@@ -65,14 +65,15 @@ struct ViewPlan {
   float sigma_px = 0;                              // 0: not blurred
   float solarize = std::numeric_limits<float>::infinity();  // what is at or above is inverted
   float posterize = kBits;                         // bits that are kept; 8: all
-  float erase_top = 0, erase_left = 0, erase_height = 0, erase_width = 0;  // in pixels of the view; 0 high: nothing erased
+  float erase_top = 0, erase_left = 0, erase_height = 0,
+        erase_width = 0;  // in pixels of the view; 0 high: nothing erased
   float source_height = 0, source_width = 0;       // the size for which it was drawn
 };
 
 constexpr const char* kPlanFields[] = {
-    "top",        "left",      "height",     "width",       "flip_h",       "flip_v",        "turns",
-    "angle",      "brightness", "contrast",  "saturation",  "hue",          "order0",        "order1",
-    "order2",     "order3",    "grayscale",  "sigma_px",    "solarize",     "posterize",     "erase_top",
+    "top",        "left",         "height",      "width",         "flip_h",      "flip_v",    "turns",
+    "angle",      "brightness",   "contrast",    "saturation",    "hue",         "order0",    "order1",
+    "order2",     "order3",       "grayscale",   "sigma_px",      "solarize",    "posterize", "erase_top",
     "erase_left", "erase_height", "erase_width", "source_height", "source_width"};
 constexpr int kPlanFieldCount = sizeof(kPlanFields) / sizeof(kPlanFields[0]);
 static_assert(sizeof(ViewPlan) == kPlanFieldCount * sizeof(float), "one name a member");

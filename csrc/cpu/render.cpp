@@ -2,122 +2,28 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <stdexcept>
 #include <string>
 
 #include "../core/colour.h"
-#include "../core/draw.h"
 #include "../core/resample.h"
 
 // Note [Passes over a view]
-// A view is made row by row, and a row goes through as many operations as it can while it lies in the first-level cache.
-// Two things end a pass, because they need more than the row: contrast needs the mean of the whole view before it, and
-// blur needs the rows around. So a view is: a source of rows (the resampled crop, the planes in memory, or the planes
-// blurred), then operations on each row, then a sink (planes in memory, or the output). Usually two or three passes.
+// A view is made some rows at a time, and they go through as many operations as they can while they lie in the nearest
+// cache. Two things end a pass, because they need more than these rows: contrast needs the mean of all that came before it,
+// and blur needs the rows around. So a view is: a source of rows (the resampled crop, a frame in memory, or a frame blurred
+// or rotated), then operations on the rows, then a sink (a frame in memory, or the output). Usually two or three passes.
+// Where colours come before the crop, the source goes through such passes first, at its own size.
 
 namespace fastssl::cpu {
 
-using core::Adjust;
-using core::Step;
-using core::ViewPlan;
-using core::ViewSpec;
+using core::Action;
+using core::Actions;
+using core::Op;
 
 namespace {
 
-// Views are squares of less than 2^14, so that a row's luma fits into 32 bits.
-constexpr int kMaxSize = 16384;
-
-enum class Op { Brightness, Contrast, Saturation, Hue, Grayscale, Solarize, Blur };
-
-struct Action {
-  Op op;
-  float value;
-};
-
-// What the plan really does, in order; what would change nothing is left out.
-int list_actions(const ViewSpec& spec, const ViewPlan& plan, Action* list) {
-  int n = 0;
-  for (int i = 0; i < spec.step_count; ++i) {
-    switch (spec.steps[i]) {
-      case Step::Jitter:
-        for (float which : plan.order) {
-          switch (Adjust(int(which))) {
-            case Adjust::Brightness:
-              if (plan.brightness != 1) list[n++] = {Op::Brightness, plan.brightness};
-              break;
-            case Adjust::Contrast:
-              if (plan.contrast != 1) list[n++] = {Op::Contrast, plan.contrast};
-              break;
-            case Adjust::Saturation:
-              if (plan.saturation != 1) list[n++] = {Op::Saturation, plan.saturation};
-              break;
-            case Adjust::Hue:
-              if (plan.hue != 0) list[n++] = {Op::Hue, plan.hue};
-              break;
-          }
-        }
-        break;
-      case Step::Grayscale:
-        if (plan.grayscale != 0) list[n++] = {Op::Grayscale, 0};
-        break;
-      case Step::Blur:
-        if (core::gaussian_reaches(plan.sigma_px)) list[n++] = {Op::Blur, plan.sigma_px};
-        break;
-      case Step::Crop:
-      case Step::Posterize:
-      case Step::Custom:
-        break;
-      case Step::Solarize:
-        if (std::isfinite(plan.solarize)) list[n++] = {Op::Solarize, plan.solarize};
-        break;
-    }
-  }
-  return n;
-}
-constexpr int kMaxActions = 4 + core::kMaxSteps;
-
-[[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
-
-std::string by(float height, float width) { return std::to_string(int(height)) + " x " + std::to_string(int(width)); }
-
-bool is_flag(float v) { return v == 0 || v == 1; }
-
-// An edited plan is checked here; one that was drawn always passes.
-void check(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan) {
-  if (spec.size < 1 || spec.size > kMaxSize)
-    refuse("a view's size is " + std::to_string(spec.size) + "; it must be from 1 to 16384 pixels");
-  if (image.height < 1 || image.width < 1) refuse("it has no pixel");
-  if (plan.source_height != float(image.height) || plan.source_width != float(image.width)) {
-    refuse("the plan was drawn for " + by(plan.source_height, plan.source_width) +
-           " pixels (height x width), this image has " + by(float(image.height), float(image.width)) +
-           "; draw it with the sizes of these images, in this order");
-  }
-  // In double: near the end of the image a float's sum would round to it.
-  const auto fits = [](double start, double length, int extent) {
-    return start >= 0 && start < extent && length > 0 && start + length <= extent;
-  };
-  const bool inside = fits(plan.top, plan.height, image.height) && fits(plan.left, plan.width, image.width);
-  if (!inside) {
-    refuse("the crop (top " + std::to_string(plan.top) + ", left " + std::to_string(plan.left) + ", height " +
-           std::to_string(plan.height) + ", width " + std::to_string(plan.width) +
-           ") does not lie inside the image of " + by(float(image.height), float(image.width)) +
-           " pixels (height x width)");
-  }
-  if (!is_flag(plan.flip_h) || !is_flag(plan.flip_v) || !is_flag(plan.grayscale))
-    refuse("flip_h, flip_v and grayscale must be 0 or 1");
-  if (plan.turns != 0 && plan.turns != 1 && plan.turns != 2 && plan.turns != 3) refuse("turns must be 0, 1, 2 or 3");
-  int seen = 0;
-  for (float which : plan.order) seen |= which == 0 || which == 1 || which == 2 || which == 3 ? 1 << int(which) : 16;
-  if (seen != 15) refuse("order0 to order3 must be a permutation of 0, 1, 2, 3");
-  for (float factor : {plan.brightness, plan.contrast, plan.saturation}) {
-    if (!(factor >= 0) || !std::isfinite(factor))
-      refuse("brightness, contrast and saturation must be finite and at least 0");
-  }
-  if (!(std::abs(plan.hue) <= 0.5f)) refuse("hue must be from -0.5 to 0.5, a part of the circle");
-  if (!(plan.sigma_px >= 0 && plan.sigma_px <= 1000)) refuse("sigma_px must be from 0 to 1000");
-  if (!(plan.solarize >= 0)) refuse("solarize must be a threshold of at least 0, or infinity for none");
-}
+// Floats that go through all operations at a time: some of a first-level cache.
+constexpr int kStrip = 4096;
 
 // Index -1 is 1, index n is n - 2: the border is not repeated. Goes to and fro where the image is smaller than the reach.
 int reflect(int i, int n) {
@@ -128,216 +34,309 @@ int reflect(int i, int n) {
   return i < n ? i : period - i;
 }
 
+float unit_of(PixelType type) {
+  return type == PixelType::UInt8 ? 1.0f / 255 : type == PixelType::UInt16 ? 1.0f / 65535 : 1.0f;
+}
+
+enum class From { Crop, Image, Memory, Blurred, Rotated };
+
 }  // namespace
 
 // One view on its way: what the passes share.
 struct Renderer::View {
   Renderer& own;
+  const core::Compiled& program;
   const ImageView& image;
-  const ViewSpec& spec;
-  const ViewPlan& plan;
-  const RowKernels& rows;
-  int size;
+  const Output& out;
+  const int64_t position;
+  const RowKernels& kernels = row_kernels();
+
+  // What is resampled, and one such table a channel apart where channels are planes.
+  Resampling crop{};
+  int planes = 1;
+  int64_t plane_bytes = 0;
+
+  Rows rows_of(Scratch<float>& memory, int rows, int columns) const {
+    const int pitch = padded(columns);
+    const int64_t row = int64_t(pitch) * image.channels;
+    return {memory.at_least(size_t(row) * size_t(rows)), row, pitch, rows, columns, image.channels};
+  }
 
   // Resampling
-  core::Axis x{}, y{};
-  TapTable x_taps{};
-  float *line = nullptr, *wide = nullptr;
-  int x_low = 0, x_high = 0;
 
-  // Output
-  float scale[3] = {1, 1, 1}, bias[3] = {0, 0, 0};
-  char* out[3] = {nullptr, nullptr, nullptr};
-  int64_t out_step = 0;  // bytes from row to row
-  DType dtype = DType::Float32;
-  bool interleaved = false;
-
-  Planes planes(int which, int row) {
-    float* base = own.planes_[which].at_least(size_t(3) * size * size) + int64_t(row) * size;
-    const int64_t plane = int64_t(size) * size;
-    return {base, base + plane, base + 2 * plane};
+  // The axis of a crop that begins at `start` of the shrunk image, of which memory holds [from, from + extent).
+  core::Axis axis(double start, double length, int from, int extent) const {
+    start /= image.shrink;
+    length /= image.shrink;
+    const int low = int(std::floor(start));
+    const int high = std::min(from + extent, std::max(int(std::ceil(start + length)), low + 1));
+    if (low < from || high <= low || start + length > from + extent + 1)
+      core::refuse("the part of the image that is in memory does not hold the crop");
+    return core::make_axis(start, length, program.size, low, high, program.filter);
   }
 
-  void prepare_output(const Output& to, int64_t position) {
-    const int64_t element = dtype_size(to.dtype), plane = int64_t(size) * size;
-    dtype = to.dtype;
-    interleaved = to.channels_last;
-    char* base = static_cast<char*>(to.data) + position * 3 * plane * element;
-    for (int c = 0; c < 3; ++c) {
-      out[c] = interleaved ? base + c * element : base + c * plane * element;
-      scale[c] = spec.mean.empty() ? 1.0f : float(1.0 / spec.std[c]);
-      bias[c] = spec.mean.empty() ? 0.0f : float(-double(spec.mean[c]) / spec.std[c]);
-    }
-    out_step = (interleaved ? 3 : 1) * size * element;
-  }
-
-  void store(const Planes& row, int index) {
-    const int64_t at = index * out_step;
-    rows.store(row, size, scale, bias, dtype, out[0] + at, out[1] + at, out[2] + at, interleaved);
-  }
-
-  void prepare_resampling() {
-    const auto axis = [&](float start, float length, int extent) {
-      const int low = int(std::floor(start));
-      const int high = std::min(extent, int(std::ceil(double(start) + length)));
-      return core::make_axis(start, length, size, low, std::max(high, low + 1), spec.filter);
-    };
-    x = axis(plan.left, plan.width, image.width);
-    y = axis(plan.top, plan.height, image.height);
-    // First as they come, to learn how many there are; then each output's weights at their place among `count`.
-    const int most = core::axis_max_taps(x);
-    int32_t* first = own.taps_.at_least(size_t(2) * size);
-    int32_t* counts = first + size;
-    float* ragged = own.x_ragged_.at_least(size_t(most) * size);
-    int count = 1;
-    x_low = x.high;
-    x_high = x.low;
-    for (int i = 0; i < size; ++i) {
-      const core::Taps taps = core::axis_taps(x, i, ragged + int64_t(i) * most);
+  // Each output's weights as they come.
+  TapTable taps_of(const core::Axis& axis, Taps& memory, Scratch<float>& weights, float unit) {
+    const int most = core::axis_max_taps(axis);
+    int32_t* first = memory.first.at_least(size_t(2) * program.size);
+    int32_t* counts = first + program.size;
+    float* weight = weights.at_least(size_t(most) * program.size);
+    for (int i = 0; i < program.size; ++i) {
+      float* own_weight = weight + int64_t(i) * most;
+      const core::Taps taps = core::axis_taps(axis, i, own_weight);
       first[i] = taps.first;
       counts[i] = taps.count;
-      count = std::max(count, taps.count);
-      x_low = std::min(x_low, taps.first);
-      x_high = std::max(x_high, taps.first + taps.count);
+      for (int k = 0; k < taps.count; ++k) own_weight[k] *= unit;
     }
-    float* weight = own.x_weights_.at_least(size_t(count) * size);
-    std::fill_n(weight, size_t(count) * size, 0.0f);
-    for (int i = 0; i < size; ++i) {
-      const int begin = std::min(first[i], x_high - count);  // so that the zeros, too, lie within the row
-      std::copy_n(ragged + int64_t(i) * most, counts[i], weight + int64_t(i) * count + (first[i] - begin));
-      first[i] = begin - x_low;
-    }
-    x_taps = {first, weight, count};
-    // The horizontal pass reads one float beyond the row.
-    line = own.line_.at_least(size_t(3) * (x_high - x_low) + 1);
-    line[3 * (x_high - x_low)] = 0;
-    wide = own.row_.at_least(size_t(4) * size);
-    own.y_weights_.at_least(core::axis_max_taps(y));
-    own.sources_.resize(core::axis_max_taps(y));
+    return {first, counts, weight, most};
   }
 
-  void resample_row(int index, const Planes& to) {
-    const int from = plan.flip_v != 0 ? size - 1 - index : index;
-    float* weight = own.y_weights_.at_least(1);
-    const core::Taps taps = core::axis_taps(y, from, weight);
-    for (int k = 0; k < taps.count; ++k) {
-      weight[k] *= 1.0f / 255.0f;
-      own.sources_[k] = static_cast<const uint8_t*>(image.pixels) + int64_t(taps.first + k) * image.stride + int64_t(3) * x_low;
+  // As many for each output as for the one that has most, so that all lie within [low, high).
+  TapTable even(const TapTable& from, Taps& memory, int& low, int& high) {
+    int count = 1;
+    low = from.first[0];
+    high = 0;
+    for (int i = 0; i < program.size; ++i) {
+      count = std::max(count, from.counts[i]);
+      low = std::min(low, from.first[i]);
+      high = std::max(high, from.first[i] + from.counts[i]);
     }
-    rows.vertical(own.sources_.data(), weight, taps.count, 3 * (x_high - x_low), line);
-    rows.horizontal(line, x_taps, size, plan.flip_h != 0, wide, to);
+    float* weight = memory.weight.at_least(size_t(count) * program.size);
+    std::fill_n(weight, size_t(count) * program.size, 0.0f);
+    int32_t* first = memory.first.at_least(size_t(2) * program.size);
+    for (int i = 0; i < program.size; ++i) {
+      const int begin = std::min(first[i], high - count);
+      std::copy_n(from.weight + int64_t(i) * from.stride, from.counts[i],
+                  weight + int64_t(i) * count + (first[i] - begin));
+      first[i] = begin - low;
+    }
+    return {first, first + program.size, weight, count};
   }
 
-  // Counter-clockwise by `turns` quarter turns, from planes 0 to planes 1.
-  void turn(int turns) {
-    for (int i = 0; i < size; ++i) {
-      const Planes to = planes(1, i);
-      for (int j = 0; j < size; ++j) {
-        const int row = turns == 1 ? j : turns == 2 ? size - 1 - i : size - 1 - j;
-        const int column = turns == 1 ? size - 1 - i : turns == 2 ? size - 1 - j : i;
-        const Planes from = planes(0, row);
-        to.r[j] = from.r[column];
-        to.g[j] = from.g[column];
-        to.b[j] = from.b[column];
+  // `frame` is the source where colours came before the crop, else null.
+  void prepare_crop(const Rows* frame) {
+    const PixelType type = frame ? PixelType::Float32 : image.type;
+    const core::Axis x_axis =
+        axis(program.left, program.width, frame ? 0 : image.left, frame ? frame->columns : image.columns);
+    const core::Axis y_axis =
+        axis(program.top, program.height, frame ? 0 : image.top, frame ? frame->count : image.rows);
+    int low = 0, high = 0;
+    crop.x = even(taps_of(x_axis, own.x_, own.x_.ragged, 1.0f), own.x_, low, high);
+    crop.y = taps_of(y_axis, own.y_, own.y_.weight, unit_of(type));
+    crop.type = type;
+    crop.columns = high - low;
+    crop.size = program.size;
+    crop.mirror_x = program.mirror_x;
+    crop.mirror_y = program.mirror_y;
+    crop.transposed = program.transposed;
+    const bool planar = type == PixelType::Float32;
+    crop.channels = planar ? 1 : image.channels;
+    planes = planar ? image.channels : 1;
+    crop.stride = frame ? frame->row * int64_t(sizeof(float)) : image.stride;
+    plane_bytes = frame ? frame->channel * int64_t(sizeof(float)) : image.stride * image.rows;
+    const char* base = frame ? reinterpret_cast<const char*>(frame->data) : static_cast<const char*>(image.pixels);
+    const int64_t top = frame ? 0 : image.top, left = low - (frame ? 0 : image.left);
+    crop.pixels = base - top * crop.stride + left * crop.channels * pixel_size(type);
+    own.scratch_.at_least(size_t(kernels.resample_scratch(crop.columns, crop.channels)));
+  }
+
+  void resample(int first, int count, const Rows& to) {
+    Resampling plane = crop;
+    for (int p = 0; p < planes; ++p) {
+      Rows channel = to;
+      channel.data += p * to.channel;
+      kernels.resample(plane, first, count, own.scratch_.at_least(1), channel);
+      plane.pixels = static_cast<const char*>(plane.pixels) + plane_bytes;
+    }
+  }
+
+  // All of the crop, where it is needed whole.
+  void resample_all(const Rows& frame) {
+    for (int i = 0; i < program.size; i += kernels.lanes) {
+      Rows to = frame;
+      to.data += program.transposed ? i : i * frame.row;
+      resample(i, std::min(kernels.lanes, program.size - i), to);
+    }
+  }
+
+  // Sources of rows
+
+  void load(int i, const Rows& to) {
+    const bool planar = image.type == PixelType::Float32;
+    const char* row = static_cast<const char*>(image.pixels) + i * image.stride;
+    if (!planar) return kernels.load(row, image.type, image.columns, image.channels, to.data, to.channel);
+    for (int c = 0; c < image.channels; ++c)
+      kernels.load(row + c * image.stride * image.rows, image.type, image.columns, 1, to.at(0, c), 0);
+  }
+
+  // Which row and column lies beyond the border, for the blur.
+  void prepare_blur(int rows, int columns) {
+    const int reach = program.radius;
+    const auto inside = [&](int i, int n) {
+      return program.border == core::Border::Reflect ? reflect(i, n) : std::clamp(i, 0, n - 1);
+    };
+    int32_t* border = own.border_.at_least(size_t(rows) + columns + 4 * size_t(reach));
+    for (int i = 0; i < rows + 2 * reach; ++i) border[i] = inside(i - reach, rows);
+    int32_t* sides = border + rows + 2 * reach;
+    for (int i = 0; i < columns + 2 * reach; ++i) sides[i] = inside(i - reach, columns);
+    own.rows_.resize(size_t(2) * reach + 1);
+    own.line_.at_least(size_t(columns) + 2 * size_t(reach));
+  }
+
+  void blur_row(const Rows& from, int i, const Rows& to) {
+    const int reach = program.radius, n = from.columns;
+    const int32_t* border = own.border_.at_least(1);
+    const int32_t* sides = border + from.count + 2 * reach;
+    float* middle = own.line_.at_least(1) + reach;
+    for (int c = 0; c < from.channels; ++c) {
+      for (int k = 0; k <= 2 * reach; ++k) own.rows_[size_t(k)] = from.at(border[i + k], c);
+      kernels.blur_vertical(own.rows_.data(), program.kernel.data(), reach, n, middle);
+      for (int k = 0; k < reach; ++k) {
+        middle[k - reach] = middle[sides[k]];
+        middle[n + k] = middle[sides[reach + n + k]];
       }
+      kernels.blur_horizontal(middle, program.kernel.data(), reach, n, to.at(0, c));
     }
   }
 
-  void blur_row(int which, int index, int radius, const Planes& to) {
-    float* padded = own.padded_.at_least(size_t(size) + 2 * radius);
-    float* middle = padded + radius;
-    float* targets[3] = {to.r, to.g, to.b};
-    for (int c = 0; c < 3; ++c) {
-      const int64_t plane = int64_t(c) * size * size;
-      const float* base = planes(which, 0).r + plane;
-      const int32_t* line_of = own.mirror_.at_least(1) + index;  // of the rows index - radius to index + radius
-      for (int k = 0; k <= 2 * radius; ++k) own.rows_[k] = base + int64_t(line_of[k]) * size;
-      rows.blur_vertical(own.rows_.data(), own.kernel_.data(), radius, size, middle);
-      const int32_t* column_of = own.mirror_.at_least(1);
-      for (int k = 0; k < radius; ++k) {
-        padded[k] = middle[column_of[k]];
-        middle[size + k] = middle[column_of[radius + size + k]];
-      }
-      rows.blur_horizontal(middle, own.kernel_.data(), radius, size, targets[c]);
-    }
-  }
+  // Operations and sinks
 
-  void apply(const Action& action, float mean, const Planes& row) {
+  void apply(const Action& action, float mean, const Rows& rows) {
     switch (action.op) {
-      case Op::Brightness: return rows.brightness(row, size, action.value);
-      case Op::Contrast: return rows.contrast(row, size, action.value, mean);
-      case Op::Saturation: return rows.saturation(row, size, action.value);
-      case Op::Hue: return rows.hue(row, size, action.value);
-      case Op::Grayscale: return rows.grayscale(row, size);
-      case Op::Solarize: return rows.solarize(row, size, action.value);
+      case Op::Brightness: return kernels.brightness(rows, action.value);
+      case Op::Contrast: return kernels.contrast(rows, action.value, mean);
+      case Op::Saturation: return kernels.saturation(rows, action.value);
+      case Op::Hue: return kernels.hue(rows, action.value);
+      case Op::Grayscale: return kernels.grayscale(rows);
+      case Op::Solarize: return kernels.solarize(rows, action.value);
+      case Op::Posterize: return kernels.posterize(rows, action.value);
       case Op::Blur: return;  // ends a pass, see run()
     }
   }
 
-  void run() {
-    Action list[kMaxActions];
-    const int n = list_actions(spec, plan, list);
-    enum class From { Crop, Memory, Blurred } from = From::Crop;
-    int held = 0;  // the planes that hold the view
+  int64_t element() const { return dtype_size(out.dtype); }
+  int64_t line() const { return program.size * element() * (out.channels_last ? image.channels : 1); }
+  char* output() const {
+    return static_cast<char*>(out.data) + position * image.channels * program.size * program.size * element();
+  }
+  int64_t plane() const { return int64_t(program.size) * program.size * element(); }
+
+  void store(const Rows& rows, int first) {
+    kernels.store(rows, program.scale.data(), program.bias.data(), out.dtype, output() + first * line(), line(),
+                  plane(), out.channels_last);
+  }
+
+  void erase() {
+    const int n = program.erase_width;
+    Rows value{own.line_.at_least(size_t(padded(n))), 0, 0, 1, n, image.channels};
+    std::fill_n(value.data, n, program.erase_value);
+    const std::vector<float> one(size_t(image.channels), 1.0f), none(size_t(image.channels), 0.0f);
+    const int64_t from = program.erase_left * element() * (out.channels_last ? image.channels : 1);
+    for (int i = 0; i < program.erase_height; ++i) {
+      kernels.store(value, one.data(), none.data(), out.dtype, output() + (program.erase_top + i) * line() + from,
+                    line(), plane(), out.channels_last);
+    }
+  }
+
+  // Passes over `rows` x `columns` from `from` on, through `actions`, to the output or to a frame, which is returned. `held`
+  // is the frame that holds the picture, if any does.
+  Rows run(const Actions& actions, From from, int rows, int columns, Scratch<float>* memory, int held, bool to_output) {
     float mean = 0;
     bool mean_known = false;
-    int radius = 0;
-
-    prepare_resampling();
-    if (plan.turns != 0) {
-      for (int i = 0; i < size; ++i) resample_row(i, planes(0, i));
-      turn(int(plan.turns));
-      held = 1;
-      from = From::Memory;
-    }
     for (int at = 0;;) {
       const int begin = at;
       bool known = mean_known;
-      while (at < n && list[at].op != Op::Blur && (list[at].op != Op::Contrast || known)) {
+      while (at < actions.count && actions.list[at].op != Op::Blur && (actions.list[at].op != Op::Contrast || known)) {
         known = false;
         ++at;
       }
-      const bool last = at == n;
-      const bool to_mean = !last && list[at].op == Op::Contrast;
-      const int target = from == From::Blurred ? 1 - held : held;
+      const bool last = at == actions.count;
+      const bool to_mean = !last && actions.list[at].op == Op::Contrast;
+      const bool elsewhere = from == From::Blurred || from == From::Rotated;
+      const bool passing = last && to_output && from != From::Memory;  // no frame is needed any more
+      const Rows source = from == From::Crop || from == From::Image ? Rows{} : rows_of(memory[held], rows, columns);
+      if (elsewhere) held = 1 - held;
+      const Rows frame = passing ? rows_of(own.block_, kernels.lanes, columns) : rows_of(memory[held], rows, columns);
       int64_t luma = 0;
-      Planes temporary{};
-      if (last && from != From::Memory) {
-        float* t = own.result_.at_least(size_t(3) * size);
-        temporary = {t, t + size, t + 2 * size};
+      for (int i = 0; i < rows; i += kernels.lanes) {
+        const int count = std::min(kernels.lanes, rows - i);
+        const Rows block = frame.part(passing ? 0 : i, count);
+        if (from == From::Crop) resample(i, count, block);
+        const int strip = std::clamp(kStrip / int(frame.row), 1, count);
+        for (int j = 0; j < count; j += strip) {
+          const Rows some = block.part(j, std::min(strip, count - j));
+          for (int k = 0; k < some.count; ++k) {
+            if (from == From::Image) load(i + j + k, some.part(k, 1));
+            if (from == From::Blurred) blur_row(source, i + j + k, some.part(k, 1));
+            if (from == From::Rotated) {
+              kernels.rotate(source, i + j + k, program.rotate_filter, program.cosine, program.sine, some.part(k, 1));
+            }
+          }
+          for (int k = begin; k < at; ++k) apply(actions.list[k], mean, some);
+          if (to_mean) luma += kernels.luma_sum(some);
+          if (last && to_output) store(some, i + j);
+        }
       }
-      for (int i = 0; i < size; ++i) {
-        const Planes row = last && from != From::Memory ? temporary : planes(target, i);
-        if (from == From::Crop) resample_row(i, row);
-        if (from == From::Blurred) blur_row(held, i, radius, row);
-        for (int k = begin; k < at; ++k) apply(list[k], mean, row);
-        if (to_mean) luma += rows.luma_sum(row, size);
-        if (last) store(row, i);
-      }
-      if (last) return;
-      held = target;
-      from = From::Memory;
+      if (last) return frame;
       mean_known = to_mean;
+      from = From::Memory;
       if (to_mean) {
-        mean = float(double(luma) / (double(1 << core::kLumaBits) * size * size));
+        mean = float(double(luma) / (double(1 << core::kLumaBits) * rows * columns));
       } else {
-        radius = core::gaussian_half_kernel(list[at].value, own.kernel_);
-        own.rows_.resize(size_t(2) * radius + 1);
-        int32_t* mirror = own.mirror_.at_least(size_t(size) + 2 * radius);
-        for (int i = 0; i < size + 2 * radius; ++i) mirror[i] = reflect(i - radius, size);
+        prepare_blur(rows, columns);
         from = From::Blurred;
         ++at;
       }
     }
   }
+
+  void run() {
+    const int size = program.size;
+    if (!program.cropped) {
+      run(program.after, From::Image, size, size, own.view_, 0, true);
+    } else {
+      Rows source{};
+      if (program.before.count > 0) {
+        source = run(program.before, From::Image, image.rows, image.columns, own.source_, 0, false);
+      }
+      prepare_crop(program.before.count > 0 ? &source : nullptr);
+      From from = From::Crop;
+      if (program.transposed || program.rotated) {
+        resample_all(rows_of(own.view_[0], size, size));
+        from = program.rotated ? From::Rotated : From::Memory;
+      }
+      run(program.after, from, size, size, own.view_, 0, true);
+    }
+    if (program.erase_height > 0) erase();
+  }
 };
 
-void Renderer::render(const ImageView& image, const ViewSpec& spec, const ViewPlan& plan, const Output& out,
+void Renderer::render(const ImageView& image, const core::ViewSpec& spec, const core::ViewPlan& plan, const Output& out,
                       int64_t position) {
-  check(image, spec, plan);
-  View view{*this, image, spec, plan, row_kernels(), spec.size};
-  view.prepare_output(out, position);
+  core::compile(spec, plan, image.height, image.width, image.channels, program_);
+  const bool whole = image.shrink == 1 && image.top == 0 && image.left == 0 && image.rows == image.height &&
+                     image.columns == image.width;
+  if (program_.before.count > 0 && !whole)
+    core::refuse("colours before the crop need all of the image, not a part of it");
+  if (!program_.cropped && (image.height != program_.size || image.width != program_.size))
+    core::refuse("what follows a custom step must be " + core::by(float(program_.size), float(program_.size)) +
+                 " pixels");
+  View view{*this, program_, image, out, position};
   view.run();
+}
+
+size_t Renderer::bytes() const {
+  size_t sum = 0;
+  for (const Scratch<float>* s : {&view_[0], &view_[1], &source_[0], &source_[1], &block_, &scratch_, &line_,
+                                  &x_.weight, &x_.ragged, &y_.weight, &y_.ragged})
+    sum += s->bytes();
+  return sum;
+}
+
+void Renderer::free() {
+  for (Scratch<float>* s : {&view_[0], &view_[1], &source_[0], &source_[1], &block_, &scratch_, &line_, &x_.weight,
+                            &x_.ragged, &y_.weight, &y_.ragged})
+    s->free();
 }
 
 }  // namespace fastssl::cpu

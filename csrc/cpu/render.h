@@ -5,16 +5,11 @@
 #include <vector>
 
 #include "../core/plan.h"
+#include "../core/program.h"
 #include "memory.h"
 #include "rows.h"
 
 namespace fastssl::cpu {
-
-enum class PixelType : int32_t {
-  UInt8,    // interleaved
-  UInt16,   // interleaved, 65535 is 1
-  Float32,  // planar, in [0, 1]: what a custom step returned
-};
 
 // An image in memory, or a part of it, or a smaller copy of it. Crops always speak of the image that was drawn for: its
 // height and width. Memory holds `rows` x `columns` pixels, from (top, left) on, of that image shrunk by `shrink`, where pixel
@@ -51,16 +46,25 @@ class Renderer {
   // follow a sample's name and a colon.
   void render(const ImageView& image, const core::ViewSpec& spec, const core::ViewPlan& plan, const Output& out,
               int64_t position);
+  // The memory that it holds.
+  size_t bytes() const;
+  void free();
 
  private:
   struct View;
+  // Weights of one axis.
+  struct Taps {
+    Scratch<int32_t> first;  // and the counts behind them
+    Scratch<float> weight, ragged;
+  };
 
-  Scratch<float> planes_[2], line_, row_, result_, padded_;
-  Scratch<int32_t> taps_, mirror_;
-  Scratch<float> x_ragged_, x_weights_, y_weights_;
-  std::vector<const uint8_t*> sources_;
+  core::Compiled program_;
+  Scratch<float> view_[2],
+      source_[2];  // frames: of the view's size, and of the source's where colours come before the crop
+  Scratch<float> block_, scratch_, line_;
+  Scratch<int32_t> border_;
+  Taps x_, y_;
   std::vector<const float*> rows_;
-  std::vector<float> kernel_;
 };
 
 }  // namespace fastssl::cpu

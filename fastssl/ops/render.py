@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from fastssl._native import _C, PLAN_FIELDS
 from fastssl.ops.threads import check_threads, get_num_threads
 
-__all__ = ["DTYPES", "Encodable", "check_format", "encode_recipe", "native_views", "render"]
+__all__ = ["DTYPES", "Encodable", "check_format", "encode_recipe", "native_views", "render", "render_after"]
 
 DTYPES = {
     torch.float32: _C.DType.float32,
@@ -26,17 +26,24 @@ DTYPES = {
 class Encodable(Protocol):
     """A view that can say what it is in JSON; `fastssl.transforms.View`."""
 
+    @property
+    def custom(self) -> Callable[[Tensor], Tensor] | None: ...
+
     def encode(self) -> str: ...
 
 
-def encode_recipe(recipe: Sequence[Encodable]) -> str:
-    """A recipe as JSON, which the operators take because an operator's arguments are tensors, numbers and strings."""
+def encode_recipe(recipe: Sequence[Encodable], linked: bool = True) -> str:
+    """A recipe as JSON, which the operators take because an operator's arguments are tensors, numbers and strings.
+
+    Not linked: views out of a recipe, which render what was drawn already, though they name views that are not there.
+    """
     if isinstance(recipe, str) or not isinstance(recipe, Sequence) or not recipe:
         raise TypeError(f"recipe: got {recipe!r}; it is a tuple of View, such as fastssl.recipes.simclr(224).")
     for view in recipe:
         if not hasattr(view, "encode"):
             raise TypeError(f"recipe: got {type(view).__name__} in it; a recipe is a tuple of View.")
-    return "[" + ",".join(view.encode() for view in recipe) + "]"
+    encoded = "[" + ",".join(view.encode() for view in recipe) + "]"
+    return encoded if linked else json.dumps([{**view, "of": -1} for view in json.loads(encoded)])
 
 
 _ENUMS = {
@@ -48,11 +55,18 @@ _ENUMS = {
 }
 
 
+Part = Literal["all", "before_custom", "after_custom"]
+
+
 @functools.lru_cache(maxsize=256)
-def native_views(encoded: str) -> tuple[Any, ...]:
-    """The native form of an encoded recipe."""
-    specs = []
+def native_views(encoded: str, part: Part = "all") -> tuple[Any, ...]:
+    """The native form of an encoded recipe, or of what comes before or after the steps of the user's own."""
+    specs: list[Any] = []
     for fields in json.loads(encoded):
+        if fields.get("of", -1) >= len(specs):
+            raise ValueError(
+                f"recipe: view {len(specs)} takes its crop from view {fields['of']}; it must be one of those before it."
+            )
         spec = _C.ViewSpec()
         for name, value in fields.items():
             if name == "steps":
@@ -60,6 +74,7 @@ def native_views(encoded: str) -> tuple[Any, ...]:
             elif name in _ENUMS:
                 value = getattr(_ENUMS[name], value)
             setattr(spec, name, value)
+        spec.part = getattr(_C.Part, part)
         specs.append(spec)
     return tuple(specs)
 
@@ -89,20 +104,21 @@ def render(
     The same images, plan and recipe give the same bytes, whatever the number of threads.
 
     Args:
-        images: B images of any sizes, (H, W, 3), uint8, on the CPU, each with contiguous rows.
+        images: B images of any sizes, (H, W, C), uint8 or uint16 (65535 is 1), on the CPU, each with contiguous rows. All have
+            as many channels; contrast, saturation, hue and grayscale need three.
         plan: What was drawn, for B images and V views: a `Plan` or its `data`.
         recipe: V views.
         dtype: float32, float16, bfloat16, or uint8 (which needs views that are not normalized).
-        channels_last: Whether the memory of the result is in the order (B, S, S, 3).
+        channels_last: Whether the memory of the result is in the order (B, S, S, C).
         threads: At most so many threads; None for `fastssl.get_num_threads()`.
         out: V tensors to write into, of the result's shapes, type and memory format; None for new ones.
 
     Returns:
-        V tensors, (B, 3, S, S), S being the view's size; `out` if that was given.
+        V tensors, (B, C, S, S), S being the view's size; `out` if that was given.
 
     Raises:
         ValueError: The plan does not fit the images or the recipe, or the type cannot be had.
-        TypeError: An image is not (H, W, 3) uint8.
+        TypeError: An image is not (H, W, C) uint8 or uint16.
 
     Max error: 1/255 of the range of a channel before normalization, against float64.
     """
@@ -116,22 +132,111 @@ def render(
             f"{len(PLAN_FIELDS)} numbers a view need {(len(images), len(recipe), len(PLAN_FIELDS))}."
         )
     count = 0 if threads is None else check_threads("render", threads)  # 0: decided when it runs
+    check_format("render", encoded, dtype)
     if out is not None:
-        check_format("render", encoded, dtype)
-        _check_out(out, len(images), encoded, dtype, channels_last)
-        _render_into(list(images), data, encoded, dtype, channels_last, count, out)
+        _check_out(out, images, encoded, dtype, channels_last)
+    if any(view.custom is not None for view in recipe):
+        return _render_custom(images, data, recipe, dtype, channels_last, count, out)
+    if out is not None:
+        _render_into(list(images), data, encoded, "all", dtype, channels_last, count, out)
         return list(out)
     call = _render_op if torch.compiler.is_compiling() else _render
-    return call(list(images), data, encoded, dtype, channels_last, count)
+    return call(list(images), data, encoded, "all", dtype, channels_last, count)
 
 
-def _check_out(out: Sequence[Tensor], n: int, encoded: str, dtype: torch.dtype, channels_last: bool) -> None:
+def render_after(
+    view: Encodable,
+    batch: Tensor,
+    plan: Tensor,
+    *,
+    dtype: torch.dtype,
+    channels_last: bool,
+    threads: int | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Applies a view's custom step to a batch rendered up to it, then the steps after it.
+
+    Args:
+        view: Has a custom step.
+        batch: (B, C, S, S), float32 in [0, 1], contiguous.
+        plan: (B, len(PLAN_FIELDS)), this view's part of the plan.
+        dtype, channels_last, threads, out: As for `render`.
+
+    Raises:
+        ValueError: The step returned another shape or type.
+    """
+    assert view.custom is not None
+    result = view.custom(batch)
+    if not isinstance(result, Tensor) or result.shape != batch.shape or result.dtype != torch.float32:
+        got = f"{result.dtype}, {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        raise ValueError(
+            f"View: the custom step returned {got}; it must return what it was given, float32, {tuple(batch.shape)}, in [0, 1]."
+        )
+    images = list(result.detach().cpu().contiguous().unbind(0))
+    count = 0 if threads is None else check_threads("render", threads)
+    arguments = (images, plan[:, None], encode_recipe([view]), "after_custom", dtype, channels_last, count)
+    if out is not None:
+        _render_into(*arguments, [out])
+        return out
+    call = _render_op if torch.compiler.is_compiling() else _render
+    return call(*arguments)[0]
+
+
+def _render_custom(
+    images: Sequence[Tensor],
+    plan: Tensor,
+    recipe: Sequence[Encodable],
+    dtype: torch.dtype,
+    channels_last: bool,
+    threads: int,
+    out: Sequence[Tensor] | None,
+) -> list[Tensor]:
+    """Views with a step of the user's own in two parts around it, the others at once."""
+    results: list[Tensor | None] = [None] * len(recipe) if out is None else list(out)
+    for own, part in ((False, "all"), (True, "before_custom")):
+        which = [v for v, view in enumerate(recipe) if (view.custom is not None) == own]
+        if not which:
+            continue
+        encoded = encode_recipe([recipe[v] for v in which], linked=False)
+        form = (torch.float32, False) if own else (dtype, channels_last)
+        arguments = (list(images), plan[:, which], encoded, part, *form, threads)
+        if own or out is None:
+            call = _render_op if torch.compiler.is_compiling() else _render
+            rendered = call(*arguments)
+        else:
+            rendered = [out[v] for v in which]
+            _render_into(*arguments, rendered)
+        for v, batch in zip(which, rendered, strict=True):
+            results[v] = batch
+            if own:
+                results[v] = render_after(
+                    recipe[v],
+                    batch,
+                    plan[:, v],
+                    dtype=dtype,
+                    channels_last=channels_last,
+                    threads=threads or None,
+                    out=None if out is None else out[v],
+                )
+    return results  # type: ignore[return-value]
+
+
+def _channels(images: Sequence[Tensor]) -> int:
+    """Of the images, (H, W, C), or of views, (C, S, S), which are float."""
+    if not images or not isinstance(images[0], Tensor) or images[0].dim() != 3:
+        return 3
+    return images[0].shape[0 if images[0].is_floating_point() else 2]
+
+
+def _check_out(
+    out: Sequence[Tensor], images: Sequence[Tensor], encoded: str, dtype: torch.dtype, channels_last: bool
+) -> None:
     views = native_views(encoded)
     if len(out) != len(views):
         raise ValueError(f"render: out has {len(out)} tensors; the recipe has {len(views)} views.")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for i, (tensor, view) in enumerate(zip(out, views, strict=True)):
-        shape = (n, 3, view.size, view.size)
+        shape = (len(images), _channels(images), view.size, view.size)
         right = tensor.shape == shape and tensor.dtype == dtype and tensor.device.type == "cpu"
         if not right or not tensor.is_contiguous(memory_format=layout):
             raise ValueError(
@@ -140,31 +245,38 @@ def _check_out(out: Sequence[Tensor], n: int, encoded: str, dtype: torch.dtype, 
             )
 
 
-def _outputs(n: int, encoded: str, dtype: torch.dtype, channels_last: bool) -> list[Tensor]:
+def _outputs(
+    images: Sequence[Tensor], encoded: str, dtype: torch.dtype, channels_last: bool, channels: int
+) -> list[Tensor]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return [
-        torch.empty((n, 3, view.size, view.size), dtype=dtype, memory_format=layout) for view in native_views(encoded)
+        torch.empty((len(images), channels, view.size, view.size), dtype=dtype, memory_format=layout)
+        for view in native_views(encoded)
     ]
 
 
 def _render(
-    images: list[Tensor], plan: Tensor, recipe: str, dtype: torch.dtype, channels_last: bool, threads: int
+    images: list[Tensor], plan: Tensor, recipe: str, part: str, dtype: torch.dtype, channels_last: bool, threads: int
 ) -> list[Tensor]:
-    check_format("render", recipe, dtype)
-    out = _outputs(len(images), recipe, dtype, channels_last)
-    _render_into(images, plan, recipe, dtype, channels_last, threads, out)
+    out = _outputs(images, recipe, dtype, channels_last, _channels(images))
+    _render_into(images, plan, recipe, part, dtype, channels_last, threads, out)
     return out
+
+
+_PIXEL_TYPES = {torch.uint8: _C.PixelType.uint8, torch.uint16: _C.PixelType.uint16}
 
 
 def _render_into(
     images: list[Tensor],
     plan: Tensor,
     recipe: str,
+    part: str,
     dtype: torch.dtype,
     channels_last: bool,
     threads: int,
     out: Sequence[Tensor],
 ) -> None:
+    channels = _channels(images)
     table = []
     for i, image in enumerate(images):
         if not isinstance(image, Tensor):
@@ -172,17 +284,26 @@ def _render_into(
                 f"render: image {i} is a {type(image).__name__}; images are uint8 tensors, (H, W, 3), which "
                 "fastssl.ops.to_image makes."
             )
-        if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3 or image.device.type != "cpu":
+        if part == "after_custom":  # a view, (C, S, S), float32, contiguous
+            size = image.shape[2]
+            table.append((image.data_ptr(), image.shape[1], size, 4 * size, channels, _C.PixelType.float32))
+            continue
+        if image.dtype not in _PIXEL_TYPES or image.dim() != 3 or image.device.type != "cpu":
             raise TypeError(
-                f"render: image {i} is {image.dtype}, {tuple(image.shape)}, on {image.device}; images are uint8, (H, W, 3), on "
-                "the CPU. fastssl.ops.to_image makes them from arrays, PIL images, bytes and paths."
+                f"render: image {i} is {image.dtype}, {tuple(image.shape)}, on {image.device}; images are uint8 or uint16, "
+                "(H, W, C), on the CPU. fastssl.ops.to_image makes them from arrays, PIL images, bytes and paths."
             )
-        if image.stride(2) != 1 or image.stride(1) != 3:
+        if image.shape[2] != channels:
+            raise ValueError(
+                f"render: image {i} has {image.shape[2]} channels, and image 0 has {channels}; a batch needs as many in each."
+            )
+        if image.stride(2) != 1 or image.stride(1) != channels:
             image = images[i] = image.contiguous()
-        table.append((image.data_ptr(), image.shape[0], image.shape[1], image.stride(0), 3, _C.PixelType.uint8))
+        stride = image.stride(0) * image.itemsize
+        table.append((image.data_ptr(), image.shape[0], image.shape[1], stride, channels, _PIXEL_TYPES[image.dtype]))
     plan = plan.contiguous()
     _C.render(
-        native_views(recipe),
+        native_views(recipe, part),
         table,
         plan.data_ptr(),
         [t.data_ptr() for t in out],
@@ -194,13 +315,13 @@ def _render_into(
 
 @torch.library.custom_op("fastssl::render", mutates_args=())
 def _render_op(
-    images: list[Tensor], plan: Tensor, recipe: str, dtype: torch.dtype, channels_last: bool, threads: int
+    images: list[Tensor], plan: Tensor, recipe: str, part: str, dtype: torch.dtype, channels_last: bool, threads: int
 ) -> list[Tensor]:
-    return _render(list(images), plan, recipe, dtype, channels_last, threads)
+    return _render(list(images), plan, recipe, part, dtype, channels_last, threads)
 
 
 @_render_op.register_fake
 def _(
-    images: list[Tensor], plan: Tensor, recipe: str, dtype: torch.dtype, channels_last: bool, threads: int
+    images: list[Tensor], plan: Tensor, recipe: str, part: str, dtype: torch.dtype, channels_last: bool, threads: int
 ) -> list[Tensor]:
-    return _outputs(len(images), recipe, dtype, channels_last)
+    return _outputs(images, recipe, dtype, channels_last, _channels(images))

@@ -1,0 +1,53 @@
+// Kernels of the two blurs, made on the host.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace fastssl::core {
+
+// What lies beyond the border: the image mirrored about its outermost pixels, or those pixels again and again.
+enum class Border : int32_t { Reflect, Repeat };
+
+// Whether a Gaussian of this deviation has, by the rule below, any weight beside the middle.
+inline bool gaussian_reaches(double sigma_px) {
+  if (sigma_px <= 0) return false;
+  const double beside = 2 * std::exp(-0.5 / (sigma_px * sigma_px));
+  return beside > (1 + beside) / 2048;
+}
+
+// Half of a sampled, normalized Gaussian kernel: weight[0] in the middle, weight[k] at distance k on both sides.
+// It ends where what is left out is below 2^-11 of the whole, hence moves no channel by more than 0.13 / 255.
+inline int gaussian_half_kernel(double sigma_px, std::vector<float>& weight) {
+  static thread_local std::vector<double> w;
+  w.assign(1, 1.0);
+  double total = 1.0;
+  for (int k = 1; k <= int(std::ceil(6 * sigma_px)); ++k) {
+    w.push_back(std::exp(-0.5 * k * k / (sigma_px * sigma_px)));
+    total += 2 * w.back();
+  }
+  int radius = int(w.size()) - 1;
+  double tail = 0;
+  while (radius > 0 && tail + 2 * w[radius] <= total / 2048) tail += 2 * w[radius--];
+  weight.resize(radius + 1);
+  for (int k = 0; k <= radius; ++k) weight[k] = float(w[k] / (total - tail));
+  return radius;
+}
+
+// Half of the extended box filter that, passed over three times, has the variance of a Gaussian of this deviation.
+// Source: Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended box filtering", SSVM 2011, as in
+// Pillow's GaussianBlur.
+constexpr int kBoxPasses = 3;
+inline int box_half_kernel(double sigma_px, std::vector<float>& weight) {
+  const double variance = sigma_px * sigma_px / kBoxPasses;
+  const double whole = std::floor((std::sqrt(12 * variance + 1) - 1) / 2);
+  const double edge =
+      (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) * (whole + 1)));
+  const int radius = int(whole) + 1;
+  weight.assign(size_t(radius) + 1, float(1 / (2 * (whole + edge) + 1)));
+  weight[size_t(radius)] = float(edge / (2 * (whole + edge) + 1));
+  return radius;
+}
+
+}  // namespace fastssl::core
