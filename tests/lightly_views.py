@@ -46,7 +46,12 @@ def theirs(transform: Any) -> dict[str, Any]:
     for part, p in steps(transform):
         kind = type(part).__name__
         if kind == "RandomResizedCrop":
-            out["crop"] = (*_pair(part.size), *part.scale, *part.ratio, getattr(part.interpolation, "value", part.interpolation))
+            out["crop"] = (
+                *_pair(part.size),
+                *part.scale,
+                *part.ratio,
+                getattr(part.interpolation, "value", part.interpolation),
+            )
             out["order"].append("crop")
         elif kind == "RandomHorizontalFlip" and part.p:
             out["flip"] = part.p

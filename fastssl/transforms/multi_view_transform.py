@@ -137,10 +137,11 @@ def render_drawn(
     """
     plan = draw_plan(images, recipe) if plan is None else plan
     out = None
+    count, channels = len(images), images[0].shape[2] if images else 3
     if batch and channels_last:
-        out = [empty_batch((len(images), v.size, v.size, 3), dtype).permute(0, 3, 1, 2) for v in recipe]
+        out = [empty_batch((count, v.size, v.size, channels), dtype).permute(0, 3, 1, 2) for v in recipe]
     elif batch:
-        out = [empty_batch((len(images), 3, v.size, v.size), dtype) for v in recipe]
+        out = [empty_batch((count, channels, v.size, v.size), dtype) for v in recipe]
     return ops.render(images, plan, recipe, dtype=dtype, channels_last=channels_last, out=out)
 
 
