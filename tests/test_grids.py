@@ -105,7 +105,7 @@ def test_wrong_arguments_of_grids_are_named():
     plan = plan_of(View(crop=Crop(size=8), turn=QuarterTurn(p=1.0)), [(30, 30)])
     with pytest.raises(ValueError, match="rows=0"):
         crop_grids(plan, 0, 3)
-    with pytest.raises(ValueError, match="columns=2.5"):
+    with pytest.raises(ValueError, match=r"columns=2\.5"):
         crop_grids(plan, 3, 2.5)
     with pytest.raises(ValueError, match="spacing='even'"):
         crop_grids(plan, 3, 3, spacing="even")

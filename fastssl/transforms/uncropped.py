@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from fastssl import ops
 from fastssl.transforms.geometry import Crop, Flip, Resize
+from fastssl.transforms.rotation import RandomRotate
 from fastssl.transforms.view import View
 
 __all__ = ["UncroppedTransform"]
@@ -54,9 +55,7 @@ class UncroppedTransform:
         if view.vflip is not None:
             steps.append(v2.RandomVerticalFlip(view.vflip.p))
         if view.turn is not None:
-            steps.append(
-                v2.RandomApply([v2.RandomRotation((90, 90), expand=side != max(pixels.shape[1:]))], view.turn.p)
-            )
+            steps.append(RandomRotate(view.turn.p))  # the corners that the turned image leaves are black, as in lightly
         if view.rotate is not None:
             steps.append(v2.RandomApply([v2.RandomRotation(view.rotate.degrees)], view.rotate.p))
         steps += [_step(view, name, side) for name in view.order if getattr(view, name) is not None and name != "crop"]
