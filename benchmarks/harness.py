@@ -3,9 +3,9 @@
 A contender is a function that takes the task's inputs, imports its library inside, and returns the call to time, which
 gives its output piece by piece. It is first run once and all of its output is checked, so that nothing fast and wrong
 is ever timed. Then each round times every contender once, starting one further each time, so that a slow minute of the
-machine falls on all of them; the figures are median, minimum and spread over rounds. Memory is measured before that, in
-a process of its own. A peer that is not installed, and one that fails its check, are listed as such: nothing is dropped
-silently.
+machine falls on all of them; the figures are median, minimum and spread over rounds. A contender that is marked slow
+runs in fewer of the rounds, spread evenly. Memory is measured before that, in a process of its own. A peer that is not
+installed, one that raises, and one that fails its check are listed as such with the reason: nothing is dropped silently.
 """
 
 from __future__ import annotations
@@ -53,14 +53,25 @@ class Contender:
         name: As the tables show it.
         make: Takes the task's inputs, returns the call to time.
         needs: Modules without which the contender is absent.
+        slow: Whether fewer rounds must do.
+        check: In place of the task's, for one that does another thing beside (decoding alone, beside views).
     """
 
     name: str
     make: Callable[[Any], Run]
     needs: tuple[str, ...] = ()
+    slow: bool = False
+    check: Callable[[Iterable[Any]], dict[str, Any]] | None = None
 
     def missing(self) -> list[str]:
-        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return [name for name in self.needs if not importable(name)]
+
+
+def importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that holds it is missing too
+        return False
 
 
 class Task:
@@ -69,51 +80,90 @@ class Task:
     Args:
         title: As the tables show it.
         items: Of which kind are the items that a call gets through: "images".
+        inputs: What every contender's `make` is given.
+        count: How many items they hold.
         check: Takes what a contender's call gives and tells what was found (shape, mean, ...); raises CheckFailed.
+        settings: What else the results belong to: {"threads": 1}.
     """
 
-    def __init__(self, title: str, items: str, check: Callable[[Iterable[Any]], dict[str, Any]]) -> None:
-        self.title, self.items, self.check = title, items, check
+    def __init__(
+        self,
+        title: str,
+        items: str,
+        inputs: Any,
+        count: int,
+        check: Callable[[Iterable[Any]], dict[str, Any]],
+        settings: dict[str, Any],
+    ) -> None:
+        self.title, self.items, self.inputs, self.count = title, items, inputs, count
+        self.check, self.settings = check, settings
         self.contenders: list[Contender] = []
         self.peaks_mib: dict[str, float | None] = {}
 
-    def contender(self, name: str, *needs: str) -> Callable[[Callable[[Any], Run]], Callable[[Any], Run]]:
+    def contender(
+        self,
+        name: str,
+        *needs: str,
+        slow: bool = False,
+        check: Callable[[Iterable[Any]], dict[str, Any]] | None = None,
+    ) -> Callable[[Callable[[Any], Run]], Callable[[Any], Run]]:
         def add(make: Callable[[Any], Run]) -> Callable[[Any], Run]:
-            self.contenders.append(Contender(name, make, needs))
+            self.contenders.append(Contender(name, make, needs, slow, check))
             return make
 
         return add
 
     def measure_memory(self, inputs: Any) -> None:
-        """Memory of each contender, in forked processes; before any `run`, since a fork must not inherit threads."""
+        """Memory of each contender, in forked processes; before any `run`, since a fork must not inherit threads.
+
+        `inputs` may hold fewer items than those to be timed, but enough for the peak.
+        """
         for contender in self.contenders:
             if not contender.missing():
                 self.peaks_mib[contender.name] = peak_memory_mib(lambda make=contender.make: exhaust(make(inputs)()))
 
-    def run(self, inputs: Any, count: int, *, rounds: int, settings: dict[str, Any]) -> list[Result]:
-        """Checks and times every contender on `inputs`, which hold `count` items."""
-        results, ready = [], []
+    def run(self, *, rounds: int, slow_rounds: int) -> list[Result]:
+        """Checks and times every contender: in all rounds, or in `slow_rounds` of them."""
+        results: list[Result] = []
+        ready: list[tuple[Contender, Result, Run]] = []
         for contender in self.contenders:
-            result = Result(self.title, contender.name, self.items, count, settings)
+            result = Result(self.title, contender.name, self.items, self.count, self.settings)
             results.append(result)
             if missing := contender.missing():
                 result.status = f"absent: {', '.join(missing)} not installed"
                 continue
-            call = contender.make(inputs)
             try:
-                result.check = self.check(call())
+                call = contender.make(self.inputs)
+                result.check = (contender.check or self.check)(call())
             except CheckFailed as error:
                 result.status = f"failed its check: {error}"
                 continue
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is listed and the others go on
+                result.status = failure(error)
+                continue
             result.peak_mib = self.peaks_mib.get(contender.name)
-            ready.append((result, call))
+            ready.append((contender, result, call))
+        slow = {round(i * (rounds - 1) / max(1, slow_rounds - 1)) for i in range(min(slow_rounds, rounds))}
         for number in range(rounds):
             for position in range(len(ready)):
-                result, call = ready[(position + number) % len(ready)]
+                contender, result, call = ready[(position + number) % len(ready)]
+                if result.status != "ok" or (contender.slow and number not in slow):
+                    continue
                 begin = time.perf_counter()
-                exhaust(call())
+                try:
+                    exhaust(call())
+                except Exception as error:  # noqa: BLE001 - as above
+                    result.status = failure(error)
+                    result.seconds.clear()
+                    continue
                 result.seconds.append(time.perf_counter() - begin)
         return results
+
+
+def failure(error: Exception) -> str:
+    """What is listed in place of figures, on one line; of a long message the beginning and the end."""
+    said = " ".join(str(error).split()) or "no message"
+    return f"failed: {type(error).__name__}: {said if len(said) < 300 else said[:100] + ' ... ' + said[-200:]}"
 
 
 def exhaust(pieces: Iterable[Any]) -> None:
@@ -169,17 +219,20 @@ def peak_memory_mib(call: Callable[[], None], every_s: float = 0.02) -> float | 
         thread.start()
         try:
             call()
-        finally:
-            done.set()
-            thread.join()
-        sender.send((peak - base) / 1024)
+        except Exception:  # noqa: BLE001 - no figure; `run` meets the error again and lists it
+            failed = True
+        else:
+            failed = False
+        done.set()
+        thread.join()
+        sender.send(None if failed else (peak - base) / 1024)
 
     process = multiprocessing.get_context("fork").Process(target=measure)
     process.start()
     sender.close()
     try:
         return receiver.recv()
-    except EOFError:  # the process died; what it said is on the terminal, and `run` will tell
+    except EOFError:  # the process died
         return None
     finally:
         process.join()
@@ -279,19 +332,20 @@ def table(records: Sequence[dict[str, Any]], baseline: str | None = None) -> str
     """Markdown table of the records of one task and setting; ratios are of medians, over `baseline`'s speed."""
     medians = {r["contender"]: r["median_s"] for r in records if "median_s" in r}
     base = medians.get(baseline) if baseline else None
-    head = ["", "images/s", "ms an image", "spread", "peak memory"] + ([f"times {baseline}"] if base else [])
+    peaks = any(r["peak_mib"] is not None for r in records)
+    head = ["", "images/s", "ms an image", "spread"] + ["peak memory"] * peaks + [f"times {baseline}"] * bool(base)
     rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for r in records:
         if "median_s" not in r:
             rows.append([r["contender"], r["status"], *[""] * (len(head) - 2)])
             continue
-        peak = "" if r["peak_mib"] is None else f"{r['peak_mib']:.0f} MiB"
         row = [
             r["contender"],
             f"{r['per_second']:,.0f}",
             f"{1e3 * r['median_s'] / r['count']:.2f}",
             f"{r['spread']:.0%}",
-            peak,
         ]
+        if peaks:
+            row.append("" if r["peak_mib"] is None else f"{r['peak_mib']:.0f} MiB")
         rows.append(row + ([f"{base / r['median_s']:.1f}"] if base else []))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

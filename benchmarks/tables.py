@@ -3,9 +3,12 @@
     python benchmarks/tables.py README.md            rewrites what lies between the markers
     python benchmarks/tables.py --check README.md    fails if that would change the file
 
-A marker names the benchmark, and for views the task; what lies between it and its end is generated:
+A marker names the benchmark, and for views the task, or "summary" (fastssl in every task, beside each peer) or
+"requirements" (each bound and whether it is met); what lies between it and its end is generated:
 
     <!-- bench: views loaders -->
+    <!-- /bench -->
+    <!-- bench: views summary -->
     <!-- /bench -->
     <!-- bench: cifar10 -->
     <!-- /bench -->
@@ -24,6 +27,7 @@ from typing import Any
 
 import cifar10
 import harness
+import view_targets
 import views
 
 MARKED = re.compile(r"(<!-- bench: (?P<words>[^>]*?) -->\n).*?(<!-- /bench -->)", re.S)
@@ -43,46 +47,54 @@ def newest(name: str, device: str | None, among: list[dict[str, Any]]) -> dict[s
     return max(fitting, key=lambda r: (r["machine"]["gpu"] is None, r["date"]), default=None)
 
 
-def views_table(report: dict[str, Any], task: str) -> str:
-    """One row a contender, two columns for each number of threads: images/s, and times the baseline."""
-    records = [r for r in report["results"] if r["task"] == task]
-    if not records:
+def views_table(report: dict[str, Any], what: str) -> str:
+    """The summary or the requirements; or of a task one row a contender, two columns for each number of threads."""
+    if what == "summary":
+        return view_targets.summary(report["results"])
+    if what == "requirements":
+        return view_targets.table(view_targets.measured(report["results"]))
+    records = [r for r in report["results"] if r["task"] == what]
+    if not records or what not in views.BASELINES:
         raise SystemExit(
-            f"no task {task!r} in the newest views; there are {sorted({r['task'] for r in report['results']})}"
+            f"no task {what!r} in the newest views; there are {sorted({r['task'] for r in report['results']})}, and summary and "
+            "requirements"
         )
-    baseline = views.BASELINES[task]
+    baseline = views.BASELINES[what]
     settings = sorted({r["settings"]["threads"] for r in records})
-    medians = {(r["contender"], r["settings"]["threads"]): r for r in records}
+    by_name = {(r["contender"], r["settings"]["threads"]): r for r in records}
     head = [""]
     for threads in settings:
         head += [f"{threads} thread{'s' * (threads > 1)}, images/s", f"times {baseline}"]
-    rows = [[*head, "memory"], ["---"] + ["---:"] * len(head)]
+    peaks = any(r["peak_mib"] is not None for r in records)
+    rows = [head + ["memory"] * peaks, ["---"] + ["---:"] * (len(head) - 1 + peaks)]
     for contender in dict.fromkeys(r["contender"] for r in records):
         row = [contender]
         for threads in settings:
-            record, base = medians[contender, threads], medians[baseline, threads]
-            if "median_s" not in record:
-                row += [record["status"], ""]
+            record, base = by_name.get((contender, threads)), by_name.get((baseline, threads), {})
+            if record is None or "median_s" not in record:
+                row += [record["status"] if record else "", ""]
                 continue
             times = f"{base['median_s'] / record['median_s']:.1f}" if "median_s" in base else ""
             row += [f"{record['per_second']:,.0f}", times]
-        peak = medians[contender, settings[-1]]["peak_mib"]
-        rows.append([*row, "" if peak is None else f"{peak:.0f} MiB"])
+        peak = by_name.get((contender, settings[-1]), {}).get("peak_mib")
+        rows.append(row + ["" if peak is None else f"{peak:.0f} MiB"] * peaks)
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def caption(report: dict[str, Any]) -> str:
-    """What, where, when and how."""
+    """What, where, when and how; the peers by version."""
     m, v = report["machine"], report["versions"]
     where = f"{m['gpu']}, " if m["gpu"] else ""
     where += f"{m['cores']} cores of {m['cpu']}, {m['memory_gib']} GiB"
     names = {"torch": "torch", "torchvision": "torchvision", "pillow": "Pillow", "lightly": "lightly"}
+    if report["benchmark"] == "views":
+        names |= {"albumentations": "albumentations", "kornia": "kornia", "nvidia-dali-cuda130": "DALI"}
     packages = ", ".join(f"{shown} {v[name]}" for name, shown in names.items() if v.get(name))
-    inputs = (
-        f"{report['inputs']['images']} (mean {report['inputs']['megapixels']:.2f} megapixel). "
-        if "inputs" in report
-        else ""
-    )
+    inputs = ""
+    if "inputs" in report:
+        said = report["inputs"]
+        more = "".join(f"; {said[name]}" for name in ("photographs", "cifar") if name in said)
+        inputs = f"{said['images']} (mean {said['megapixels']:.2f} megapixel){more}. "
     day = report["date"].split()[0]
     return f"<sub>{inputs}{where}; {packages}; {day}, commit {report['commit']}; `{report['command']}`</sub>"
 

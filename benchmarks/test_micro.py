@@ -1,4 +1,4 @@
-"""Micro-benchmarks: what one step of the data path and of the loss costs on one thread.
+"""Micro-benchmarks: what one step of the data path, of the masks and of the loss costs on one thread.
 
     pytest benchmarks/test_micro.py --benchmark-compare      beside the last saved run (--benchmark-autosave)
 
@@ -9,6 +9,7 @@ The photographs are those of inputs.py, 16 of them, decoded beforehand where dec
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import inputs
 import pytest
@@ -96,6 +97,41 @@ def test_loader_epoch(benchmark, paths, tmp_path, size):
     count = benchmark(lambda: sum(len(batch.targets) for batch in loader))
     benchmark.extra_info["images"] = count
     assert count == 4 * len(paths)
+
+
+# name: arguments for 256 images of 14 x 14 patches (16 x 16 where squares of 4 must fit) with a class token
+MASKS: dict[str, tuple[Any, ...]] = {
+    "random_token_mask": ((256, 197), 0.75),
+    "random_grid_token_mask": ((256, 257),),
+    "random_prefix_mask": ((256, 196), 195),
+    "random_inverse_block_mask": ((256, 197),),
+    "random_block_mask": ((256, 14, 14),),
+}
+
+
+def first(masks: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return masks if isinstance(masks, Tensor) else masks[0]
+
+
+@pytest.mark.parametrize("library", ["fastssl", "lightly"])
+@pytest.mark.parametrize("name", MASKS)
+def test_masks(benchmark, name, library):
+    benchmark.group = name
+    maker = getattr(pytest.importorskip(f"{library}.models.utils"), name)
+    masks = first(benchmark(lambda: maker(*MASKS[name])))
+    benchmark.extra_info["images"] = 256
+    assert masks.shape == first(getattr(fastssl.models.utils, name)(*MASKS[name])).shape
+
+
+@pytest.mark.benchmark(group="IJEPAMaskCollator")
+@pytest.mark.parametrize("library", ["fastssl", "lightly"])
+def test_masks_of_ijepa(benchmark, library):
+    collator = pytest.importorskip(f"{library}.data").IJEPAMaskCollator
+    collate = collator(enc_mask_scale=(0.85, 1.0), pred_mask_scale=(0.15, 0.2), aspect_ratio=(0.75, 1.5), npred=4)
+    batch = [torch.zeros(1)] * 256
+    _, seen, predicted = benchmark(lambda: collate(batch))
+    benchmark.extra_info["images"] = len(batch)
+    assert len(seen) == 1 and len(predicted) == 4 and all(len(rows) == 256 for rows in seen + predicted)
 
 
 @pytest.mark.benchmark(group="loss")

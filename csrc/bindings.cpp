@@ -15,7 +15,10 @@
 #include "core/draw.h"
 #include "core/philox.h"
 #include "core/plan.h"
+#include "core/smallest_crop.h"
 #include "cpu/buffers.h"
+#include "cpu/cache.h"
+#include "cpu/cache_file.h"
 #include "cpu/engine.h"
 #include "cpu/jpeg.h"
 #include "cpu/render.h"
@@ -32,6 +35,11 @@ namespace {
 template <typename T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
+}
+
+// A message that may quote a file's bytes.
+py::str text(const std::string& message) {
+  return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(message.data(), ssize_t(message.size()), "replace"));
 }
 
 // A Python object that native threads may let go of: the last reference is dropped with the GIL held.
@@ -106,10 +114,26 @@ class ThreadGil {
   };
 };
 
+// As os.fsencode.
+std::string file_name(const py::handle path) {
+  PyObject* bytes = nullptr;
+  if (!PyUnicode_FSConverter(path.ptr(), &bytes)) throw py::error_already_set();
+  return py::reinterpret_steal<py::bytes>(bytes);
+}
+
 class PyEngine {
  public:
-  PyEngine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, py::function fetch, py::function decode_other)
+  PyEngine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, int channels, bool as_stored, bool may_shrink,
+           const py::object& array, py::function fetch, py::function decode_other, const py::object& image_step,
+           std::shared_ptr<cpu::Cache> cache, bool keep_small)
       : fetch_(std::move(fetch)), decode_other_(std::move(decode_other)), view_count_(views.size()) {
+    cpu::Settings settings{threads, std::move(views), seed,      channels, as_stored, may_shrink,
+                           {},      std::move(cache), keep_small};
+    if (!array.is_none()) {
+      const auto parts = array.cast<py::tuple>();
+      settings.array = {keep(parts[4]), to_image(parts[0].cast<ImageTuple>()), parts[1].cast<int64_t>(),
+                        parts[2].cast<int64_t>(), pointer<const int64_t>(parts[3].cast<uintptr_t>())};
+    }
     cpu::Callbacks callbacks;
     callbacks.fetch = [this](int64_t index) {
       const ThreadGil gil;
@@ -119,27 +143,41 @@ class PyEngine {
       const ThreadGil gil;
       return call(decode_other_, py::memoryview::from_memory(bytes, ssize_t(size)));
     };
-    engine_ = std::make_unique<cpu::Engine>(threads, std::move(views), seed, std::move(callbacks));
+    if (!image_step.is_none()) {
+      image_step_ = image_step.cast<py::function>();
+      callbacks.image_step = [this](int64_t index, const cpu::ImageView& image) {
+        const ThreadGil gil;
+        const ImageTuple tuple{reinterpret_cast<uintptr_t>(image.pixels),
+                               image.height,
+                               image.width,
+                               image.stride,
+                               image.channels,
+                               image.type};
+        return call(image_step_, index, tuple);
+      };
+    }
+    engine_ = std::make_unique<cpu::Engine>(std::move(settings), std::move(callbacks));
   }
   ~PyEngine() { close(); }
 
-  std::shared_ptr<cpu::Job> submit(const std::vector<std::pair<int64_t, int64_t>>& index_and_position, uint32_t epoch,
-                                   uint32_t repeat, std::vector<std::string> paths,
-                                   const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last,
+  std::shared_ptr<cpu::Job> submit(uintptr_t index, int64_t count, std::vector<int64_t> positions,
+                                   const py::list& paths, uint32_t epoch, uint32_t repeat,
+                                   const std::vector<std::tuple<uintptr_t, cpu::DType, bool>>& outputs,
                                    uintptr_t plans) {
     if (outputs.size() != view_count_) throw std::invalid_argument("submit: one output a view is needed");
-    if (!paths.empty() && paths.size() != index_and_position.size())
+    const auto* first = pointer<const int64_t>(index);
+    std::vector<int64_t> indices(first, first + count);
+    if (!paths.empty() && paths.size() != indices.size())
       throw std::invalid_argument("submit: one path a sample is needed");
-    std::vector<cpu::Sample> samples(index_and_position.size());
-    for (size_t i = 0; i < samples.size(); ++i) {
-      samples[i].index = index_and_position[i].first;
-      samples[i].position = index_and_position[i].second;
-      samples[i].epoch = epoch;
-      samples[i].repeat = repeat;
-      if (!paths.empty()) samples[i].path = std::move(paths[i]);
-    }
+    if (!positions.empty() && positions.size() != indices.size())
+      throw std::invalid_argument("submit: one position a sample is needed");
+    std::vector<std::string> names;
+    names.reserve(paths.size());
+    for (const py::handle path : paths) names.push_back(path.is_none() ? std::string() : file_name(path));
+    cpu::Samples samples{std::move(indices), std::move(positions), std::move(names), epoch, repeat};
     std::vector<cpu::Output> to;
-    for (const uintptr_t address : outputs) to.push_back({pointer<void>(address), dtype, channels_last});
+    for (const auto& [address, dtype, channels_last] : outputs)
+      to.push_back({pointer<void>(address), dtype, channels_last});
     auto job = std::make_shared<cpu::Job>(std::move(samples), std::move(to), pointer<core::ViewPlan>(plans));
     engine_->submit(job);
     return job;
@@ -161,7 +199,7 @@ class PyEngine {
   }
 
  private:
-  py::function fetch_, decode_other_;
+  py::function fetch_, decode_other_, image_step_;
   size_t view_count_;
   std::unique_ptr<cpu::Engine> engine_;
 };
@@ -314,34 +352,88 @@ PYBIND11_MODULE(_C, m) {
   m.def("is_jpeg", [](uintptr_t data, size_t size) { return cpu::is_jpeg(pointer<const uint8_t>(data), size); });
   m.def("jpeg_size", [](uintptr_t data, size_t size) {
     const cpu::ImageSize s = jpeg_decoder().open(pointer<const uint8_t>(data), size);
-    return py::make_tuple(s.height, s.width);
+    return py::make_tuple(s.height, s.width, s.channels);
   });
-  m.def("jpeg_decode", [](uintptr_t data, size_t size, uintptr_t pixels, int height, int width) {
+  m.def("jpeg_decode", [](uintptr_t data, size_t size, uintptr_t pixels, int height, int width, int channels) {
     const py::gil_scoped_release release;
     cpu::JpegDecoder& decoder = jpeg_decoder();
     const cpu::ImageSize s = decoder.open(pointer<const uint8_t>(data), size);
     if (s.height != height || s.width != width) throw cpu::DecodeError("the data changed while it was decoded");
-    decoder.decode(pointer<uint8_t>(pixels), int64_t(3) * width);
+    decoder.decode(pointer<uint8_t>(pixels), int64_t(channels) * width, channels);
+  });
+  // A part of an image, or of a smaller copy, and where it lies: what the engine does, for the tests.
+  m.def("jpeg_decode_window", [](uintptr_t data, size_t size, std::array<int, 4> window, int shrink, int channels) {
+    cpu::JpegDecoder& decoder = jpeg_decoder();
+    decoder.open(pointer<const uint8_t>(data), size);
+    const cpu::Area area = decoder.begin({window[0], window[1], window[2], window[3]}, shrink, channels);
+    std::string pixels(size_t(area.rows) * size_t(area.columns) * size_t(channels), '\0');
+    decoder.read(reinterpret_cast<uint8_t*>(pixels.data()), int64_t(area.columns) * channels);
+    return py::make_tuple(py::bytes(pixels), area.top, area.left, area.rows, area.columns);
   });
   m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
         py::arg("channels_last"), py::arg("threads"));
+
+  py::register_exception<cpu::CacheError>(m, "CacheError", PyExc_ValueError);
+  m.attr("CACHE_VERSION") = cpu::kCacheVersion;
+  m.def("recipe_shrink", [](const std::vector<core::ViewSpec>& views, int height, int width) {
+    return core::recipe_shrink(views.data(), views.size(), height, width);
+  });
+  py::class_<cpu::Cache, std::shared_ptr<cpu::Cache>>(m, "Cache")
+      .def("error", [](cpu::Cache& cache) { return text(cache.error()); })
+      .def("counts", [](const cpu::Cache& cache) {
+        const cpu::Cache::Counts counts = cache.counts();
+        py::dict out;
+        out["images"] = counts.images;
+        out["bytes"] = counts.bytes;
+        out["hits"] = counts.hits;
+        out["misses"] = counts.misses;
+        out["left_out"] = counts.left_out;
+        return out;
+      });
+  py::class_<cpu::MemoryCache, cpu::Cache, std::shared_ptr<cpu::MemoryCache>>(m, "MemoryCache")
+      .def(py::init<int64_t, int64_t, std::shared_ptr<const cpu::MemoryCache>>(), py::arg("samples"), py::arg("bytes"),
+           py::arg("base") = nullptr);
+  py::class_<cpu::FileCache, cpu::Cache, std::shared_ptr<cpu::FileCache>>(m, "FileCache")
+      .def(py::init([](const py::bytes& path, int64_t samples, const py::bytes& fingerprint, std::string rule,
+                       int64_t limit, bool any) {
+             cpu::FileCache::Setup setup{path, samples, fingerprint, std::move(rule), limit, any};
+             const py::gil_scoped_release release;
+             return std::make_shared<cpu::FileCache>(std::move(setup));
+           }),
+           py::arg("path"), py::arg("samples"), py::arg("fingerprint"), py::arg("rule"), py::arg("limit") = 0,
+           py::arg("any") = false)
+      .def_property_readonly("complete", &cpu::FileCache::complete)
+      .def_property_readonly("idle", &cpu::FileCache::idle)
+      .def_property_readonly("ready", &cpu::FileCache::ready)
+      .def_property_readonly("samples", &cpu::FileCache::samples)
+      .def_property_readonly("rule", &cpu::FileCache::rule)
+      .def("labels", [](const cpu::FileCache& cache) { return py::bytes(cache.labels()); })
+      .def(
+          "finish",
+          [](cpu::FileCache& cache, const std::string& labels) {
+            const py::gil_scoped_release release;
+            cache.finish(labels);
+          },
+          py::arg("labels"))
+      .def("damaged", &cpu::FileCache::damaged, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 
   py::class_<cpu::Job, std::shared_ptr<cpu::Job>>(m, "Job")
       .def("wait", &cpu::Job::wait, py::arg("milliseconds"), py::call_guard<py::gil_scoped_release>())
       .def("failures", [](cpu::Job& job) {
         std::vector<std::pair<int64_t, py::str>> out;
         for (const cpu::Failure& f : job.failures()) {
-          // The reason may quote a file's bytes.
-          PyObject* text = PyUnicode_DecodeUTF8(f.reason.data(), ssize_t(f.reason.size()), "replace");
-          out.emplace_back(f.position, py::reinterpret_steal<py::str>(text));
+          out.emplace_back(f.position, text(f.reason));
         }
         return out;
       });
   py::class_<PyEngine>(m, "Engine")
-      .def(py::init<int, std::vector<core::ViewSpec>, uint64_t, py::function, py::function>(), py::arg("threads"),
-           py::arg("views"), py::arg("seed"), py::arg("fetch"), py::arg("decode_other"))
-      .def("submit", &PyEngine::submit, py::arg("samples"), py::arg("epoch"), py::arg("repeat"), py::arg("paths"),
-           py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("plans"))
+      .def(py::init<int, std::vector<core::ViewSpec>, uint64_t, int, bool, bool, py::object, py::function, py::function,
+                    py::object, std::shared_ptr<cpu::Cache>, bool>(),
+           py::arg("threads"), py::arg("views"), py::arg("seed"), py::arg("channels"), py::arg("as_stored"),
+           py::arg("may_shrink"), py::arg("array"), py::arg("fetch"), py::arg("decode_other"), py::arg("image_step"),
+           py::arg("cache") = nullptr, py::arg("keep_small") = false)
+      .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("count"), py::arg("positions"), py::arg("paths"),
+           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"))
       .def("close", &PyEngine::close)
       .def("times", &PyEngine::times);
 

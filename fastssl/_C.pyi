@@ -6,7 +6,10 @@ PLAN_FIELDS: tuple[str, ...]
 FIRST_RESERVED_VIEW: int
 CORE_PROBE_OUTPUTS: int
 
+CACHE_VERSION: int
+
 class DecodeError(ValueError): ...
+class CacheError(ValueError): ...
 
 class CropKind:
     random: CropKind
@@ -96,24 +99,56 @@ class Job:
     def wait(self, milliseconds: int) -> bool: ...
     def failures(self) -> list[tuple[int, str]]: ...
 
+# (the first image, bytes from image to image, number of samples, their rows: address of int64 or 0, what keeps all alive).
+Array = tuple[Image, int, int, int, Any]
+
+class Cache:
+    def error(self) -> str: ...
+    def counts(self) -> dict[str, int]: ...
+
+class MemoryCache(Cache):
+    def __init__(self, samples: int, bytes: int, base: MemoryCache | None = None) -> None: ...
+
+class FileCache(Cache):
+    complete: bool
+    idle: bool
+    ready: bool
+    samples: int
+    rule: str
+    def __init__(
+        self, path: bytes, samples: int, fingerprint: bytes, rule: str, limit: int = 0, any: bool = False
+    ) -> None: ...
+    def labels(self) -> bytes: ...
+    def finish(self, labels: bytes) -> None: ...
+    def damaged(self, threads: int) -> list[int]: ...
+
+def recipe_shrink(views: Sequence[ViewSpec], height: int, width: int) -> int: ...
+
 class Engine:
     def __init__(
         self,
         threads: int,
         views: Sequence[ViewSpec],
         seed: int,
+        channels: int,
+        as_stored: bool,
+        may_shrink: bool,
+        array: Array | None,
         fetch: Callable[[int], Fetched],
         decode_other: Callable[[memoryview], Fetched],
+        image_step: Callable[[int, Image], Fetched] | None,
+        cache: Cache | None = None,
+        keep_small: bool = False,
     ) -> None: ...
     def submit(
         self,
-        samples: Sequence[tuple[int, int]],
+        indices: int,
+        count: int,
+        positions: Sequence[int],
+        paths: list[str | None],
         epoch: int,
         repeat: int,
-        paths: Sequence[bytes],
-        outputs: Sequence[int],
-        dtype: DType,
-        channels_last: bool,
+        outputs: Sequence[tuple[int, DType, bool]],
         plans: int,
     ) -> Job: ...
     def close(self) -> bool: ...
@@ -139,8 +174,11 @@ def draw(
 ) -> None: ...
 def draw_permutation(seed: int, epoch: int, n: int, out: int) -> None: ...
 def is_jpeg(data: int, size: int) -> bool: ...
-def jpeg_size(data: int, size: int) -> tuple[int, int]: ...
-def jpeg_decode(data: int, size: int, pixels: int, height: int, width: int) -> None: ...
+def jpeg_size(data: int, size: int) -> tuple[int, int, int]: ...
+def jpeg_decode(data: int, size: int, pixels: int, height: int, width: int, channels: int) -> None: ...
+def jpeg_decode_window(
+    data: int, size: int, window: Sequence[int], shrink: int, channels: int
+) -> tuple[bytes, int, int, int, int]: ...
 def render(
     views: Sequence[ViewSpec],
     images: Sequence[Image],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 try:
@@ -13,7 +15,7 @@ except ImportError as error:
         "elsewhere, install again with `pip install --force-reinstall --no-deps fastssl-vision`."
     ) from error
 
-__all__ = ["_C", "DecodeError", "PLAN_FIELDS", "available_cpus", "build_info", "has_cuda", "philox"]
+__all__ = ["_C", "CacheError", "DecodeError", "PLAN_FIELDS", "available_cpus", "build_info", "has_cuda", "philox"]
 
 if os.environ.get("FASTSSL_SIMD", "v4") not in ("generic", "v3", "v4"):
     raise ValueError(f"fastssl: FASTSSL_SIMD={os.environ['FASTSSL_SIMD']!r} must be generic, v3 or v4, or not be set.")
@@ -21,6 +23,12 @@ if os.environ.get("FASTSSL_SIMD", "v4") not in ("generic", "v3", "v4"):
 DecodeError = _C.DecodeError
 DecodeError.__module__ = "fastssl"
 DecodeError.__doc__ = "An image could not be read; the message names the file and the reason."
+
+CacheError = _C.CacheError
+CacheError.__module__ = "fastssl.data"
+CacheError.__doc__ = (
+    "A cache of decoded images cannot be used; the message names the file, what is wrong, and the remedy."
+)
 
 PLAN_FIELDS: tuple[str, ...] = _C.PLAN_FIELDS
 
@@ -53,12 +61,48 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
     return _C.philox4x32(counter, key)
 
 
-def available_cpus() -> int:
-    """CPUs that this process may use: its affinity mask, cut down to the quota of its control group."""
-    cpus = len(os.sched_getaffinity(0))
+def available_cpus(root: str = "/") -> int:
+    """CPUs that this process may use: its affinity mask, cut down to the quota of its control groups, at least 1.
+
+    A quota of two and a half CPUs counts as three: two threads would leave half of one unused. What limits torch's own
+    threads (OMP_NUM_THREADS, torch.set_num_threads) does not limit these.
+
+    Args:
+        root: Where /proc and /sys lie.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, math.ceil(min(_quotas(root), default=cpus))))
+
+
+def _quotas(root: str) -> Iterator[float]:
+    """CPUs that each control group of this process, and each above it, allows; versions 1 and 2 (man 7 cgroups)."""
+    groups = os.path.join(root, "sys/fs/cgroup")
+    for line in _words(os.path.join(root, "proc/self/cgroup"), separator="\n"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0":
+            mounts = [groups]
+        elif "cpu" in controllers.split(","):
+            mounts = [os.path.join(groups, name) for name in (controllers, "cpu")]
+        else:
+            continue
+        # In a container, the path may be the host's, which is not seen from here; then there is only the mount itself.
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for mount in mounts:
+            for depth in range(len(parts) + 1):
+                group = os.path.join(mount, *parts[:depth])
+                quota, *period = _words(os.path.join(group, "cpu.max")) or ("max",)
+                if number != "0":
+                    quota = (_words(os.path.join(group, "cpu.cfs_quota_us")) or ["-1"])[0]
+                    period = _words(os.path.join(group, "cpu.cfs_period_us"))
+                if quota.isdigit() and period and period[0].isdigit() and int(period[0]):
+                    yield int(quota) / int(period[0])
+
+
+def _words(path: str, separator: str | None = None) -> list[str]:
+    """What the file holds; nothing where there is no such file."""
     try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):  # no control groups of version 2 here: the mask is all there is
-        return cpus
-    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+        with open(path) as file:
+            return file.read().split(separator)
+    except OSError:
+        return []

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "transforms": OPS | {"utils"},
     "recipes": {"transforms"},
     "loss": OPS | {"utils", "models"},  # of models the memory bank only
-    "models": OPS | {"utils"},
+    "models": OPS | {"utils", "transforms"},  # of transforms the masks only, which lightly keeps in models.utils
     "utils": OPS,
     "data": VIEWS,
     "pipelines": VIEWS | {"data"},

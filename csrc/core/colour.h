@@ -51,26 +51,29 @@ FASTSSL_HD Rgb<T> saturation(Rgb<T> p, T factor) {
   return blend(p, factor, (T(1) - factor) * luma(p));
 }
 
-// Turns the hue by `turn` of a full circle, |turn| <= 0.5, in HSV. No branch, one division.
+// Turns the hue in HSV; `turn` is that of hue_turn(). No branch, one division.
 template <typename T>
 FASTSSL_HD Rgb<T> hue(Rgb<T> p, T turn) {
   const T value = larger(p.r, larger(p.g, p.b));
-  const T chroma = value - smaller(p.r, smaller(p.g, p.b));
-  const T inverse = T(1) / (chroma > T(0) ? chroma : T(1));
-  // In sixths of the circle, from -1 to 5.
-  const T from_b = T(4) + (p.r - p.g) * inverse;
-  const T from_g = T(2) + (p.b - p.r) * inverse;
-  const T from_r = (p.g - p.b) * inverse;
-  T h = value == p.r ? from_r : (value == p.g ? from_g : from_b);
-  h = h + T(6) * turn;
-  h = h < T(0) ? h + T(6) : h;
+  const T least = smaller(p.r, smaller(p.g, p.b));
+  const T chroma = value - least;
+  const bool is_r = value == p.r, is_g = value == p.g;
+  const T ahead = is_r ? p.g - p.b : (is_g ? p.b - p.r : p.r - p.g);
+  // In sixths of the circle, from 0 to 12, then to 6. Where there is no chroma there is nothing ahead either.
+  const T start = turn + (is_r ? T(0) : (is_g ? T(2) : T(4)));
+  T h = start + ahead / larger(chroma, T(1e-30));
   h = h >= T(6) ? h - T(6) : h;
-  const T k_r = h + T(5), k_g = h + T(3), k_b = h + T(1);
-  const T w_r = k_r >= T(6) ? k_r - T(6) : k_r;
-  const T w_g = k_g >= T(6) ? k_g - T(6) : k_g;
-  const T w_b = k_b >= T(6) ? k_b - T(6) : k_b;
-  return {value - chroma * clamp01(smaller(w_r, T(4) - w_r)), value - chroma * clamp01(smaller(w_g, T(4) - w_g)),
-          value - chroma * clamp01(smaller(w_b, T(4) - w_b))};
+  const T from_r = h < T(3) ? T(3) - h : h - T(3);
+  const T from_g = h < T(2) ? T(2) - h : h - T(2);
+  const T from_b = h < T(4) ? T(4) - h : h - T(4);
+  return {fused(chroma, clamp01(from_r - T(1)), least), fused(chroma, clamp01(T(2) - from_g), least),
+          fused(chroma, clamp01(T(2) - from_b), least)};
+}
+
+// A turn by a part of the circle, from -0.5 to 0.5, as hue() takes it: in sixths, from 1 up to 7, so that no hue is below 0.
+FASTSSL_HD float hue_turn(float part) {
+  const float sixths = 6 * part;
+  return sixths < 1 ? sixths + 6 : sixths;
 }
 
 // Inverts what is at or above `threshold`. Equality inverts, as in PIL.ImageOps.solarize.

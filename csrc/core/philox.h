@@ -33,6 +33,10 @@ FASTSSL_HD Random4 philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3
 
 // Views from here on are streams that belong to no view.
 constexpr uint32_t kFirstReservedView = 0xFF00;
+// From here on 128 streams for the masks of masked-image methods: 16 (one a view) for each of 8 makers, in the order of
+// fastssl/transforms/_draw_masks.py. Masks have no repeats: their draws are numbered 0 to 65535.
+constexpr uint32_t kMaskStream = 0xFF00;
+constexpr uint32_t kMaskStreams = 128;
 constexpr uint32_t kShuffleStream = 0xFFFF;
 
 // What identifies the random numbers of one view of one sample.

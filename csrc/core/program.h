@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "blur.h"
+#include "colour.h"
 #include "plan.h"
 
 namespace fastssl::core {
@@ -128,7 +129,7 @@ inline void add_jitter(const ViewPlan& plan, Actions& to) {
         if (plan.saturation != 1) to.add(Op::Saturation, plan.saturation);
         break;
       case Adjust::Hue:
-        if (plan.hue != 0) to.add(Op::Hue, plan.hue);
+        if (plan.hue != 0) to.add(Op::Hue, hue_turn(plan.hue));
         break;
     }
   }

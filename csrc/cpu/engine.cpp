@@ -9,22 +9,24 @@
 #include <utility>
 
 #include "../core/draw.h"
+#include "../core/smallest_crop.h"
 #include "file.h"
 #include "jpeg.h"
+#include "window.h"
 
 namespace fastssl::cpu {
-
-namespace {
-
-// Beyond this, a thread gives back what one large photograph took.
-constexpr size_t kKeptBytes = size_t(64) << 20;
 
 // What a thread keeps from sample to sample.
 struct Worker {
   JpegDecoder jpeg;
   Renderer renderer;
-  Scratch<uint8_t> file, pixels;
+  Scratch<uint8_t> file, pixels, kept;
 };
+
+namespace {
+
+// Beyond this, a thread gives back what one large photograph took.
+constexpr size_t kKeptBytes = size_t(64) << 20;
 
 // The engine whose task this thread runs.
 thread_local const Engine* working_for = nullptr;
@@ -32,6 +34,20 @@ thread_local const Engine* working_for = nullptr;
 int64_t now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+// Decodes that part of the JPEG that `worker` has open, and says in `image` where it lies.
+void decode_part(Worker& worker, const Needed& part, ImageView& image) {
+  const Area area = worker.jpeg.begin(part.window, part.shrink, image.channels);
+  image.stride = int64_t(image.channels) * area.columns;
+  uint8_t* pixels = worker.pixels.at_least(size_t(image.stride) * size_t(area.rows));
+  worker.jpeg.read(pixels, image.stride);
+  image.pixels = pixels;
+  image.shrink = part.shrink;
+  image.top = area.top;
+  image.left = area.left;
+  image.rows = area.rows;
+  image.columns = area.columns;
 }
 
 }  // namespace
@@ -46,12 +62,11 @@ std::vector<Failure> Job::failures() {
   return failed;
 }
 
-Engine::Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks)
-    : views_(std::move(views)),
-      seed_(seed),
+Engine::Engine(Settings settings, Callbacks callbacks)
+    : settings_(std::move(settings)),
       callbacks_(std::move(callbacks)),
       owner_(getpid()),
-      pool_(std::make_unique<ThreadPool>(threads)) {}
+      pool_(std::make_unique<ThreadPool>(settings_.threads)) {}
 
 void Engine::submit(const std::shared_ptr<Job>& job) {
   const std::lock_guard lock(mutex_);
@@ -77,19 +92,24 @@ bool Engine::close() {
 void Engine::work(Job& job) {
   working_for = this;
   const auto n = int64_t(job.samples.size());
+  int64_t clock = now();  // the end of one sample is the beginning of the next: for small images, looking is not cheap
   for (int64_t i; !closed_.load(std::memory_order_relaxed) && (i = job.next.fetch_add(1)) < n;) {
-    const Sample& sample = job.samples[size_t(i)];
     std::optional<std::string> reason;
     try {
-      process(job, sample);
+      process(job, size_t(i), clock);
     } catch (const std::bad_alloc&) {
       reason = "not enough memory to decode it";
+    } catch (const DecodeError& error) {
+      reason = error.what();
+      if (settings_.cache) settings_.cache->absent(job.samples.indices[size_t(i)]);
     } catch (const std::exception& error) {
       reason = error.what();
     }
     if (reason) {
+      clock = now();
       const std::lock_guard lock(job.mutex);
-      job.failed.push_back({sample.position, reason->empty() ? "no reason was given" : std::move(*reason)});
+      job.failed.push_back(
+          {job.samples.position(size_t(i)), reason->empty() ? "no reason was given" : std::move(*reason)});
     }
     if (job.left.fetch_sub(1) == 1) {
       const std::lock_guard lock(job.mutex);
@@ -98,53 +118,105 @@ void Engine::work(Job& job) {
   }
 }
 
-void Engine::process(Job& job, const Sample& sample) {
-  thread_local Worker worker;
-  const int64_t begin = now();
-  Fetched fetched;
-  if (sample.path.empty()) {
-    fetched = callbacks_.fetch(sample.index);
+Fetched Engine::fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const {
+  Fetched out;
+  const int64_t index = job.samples.indices[i];
+  if (const Array& array = settings_.array; array.first.pixels) {
+    if (index < 0 || index >= array.count) throw DecodeError("the array has no such sample");
+    out.image = array.first;
+    out.image.pixels =
+        static_cast<const uint8_t*>(array.first.pixels) + (array.rows ? array.rows[index] : index) * array.step;
+  } else if (job.samples.paths.empty() || job.samples.paths[i].empty()) {
+    out = callbacks_.fetch(index);
   } else {
-    fetched.size = read_file(sample.path, worker.file);
-    fetched.bytes = worker.file.at_least(0);
+    out.size = read_file(job.samples.paths[i], file);
+    out.bytes = file.at_least(0);
   }
-  const int64_t read = now();
+  return out;
+}
 
-  ImageView image = fetched.image;
-  const bool jpeg = fetched.bytes && is_jpeg(fetched.bytes, fetched.size);
+// Stores what the cache has room for, and returns whether the image was decoded whole for that. Pixels do not depend on
+// whether they were stored: where there is no room, a JPEG is decoded in the same size, and in full size only as far as needed.
+bool Engine::keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const {
+  if (!callbacks_.image_step && image.channels != settings_.channels) return false;  // a bad sample
+  ImageView whole = image;
+  if (jpeg && settings_.keep_small)
+    whole.shrink = core::recipe_shrink(settings_.views.data(), settings_.views.size(), image.height, image.width);
+  whole.whole();
+  const bool wanted = settings_.cache->wants(index, row_bytes(whole) * whole.rows);
+  if (jpeg && (wanted || whole.shrink > 1)) {
+    decode_part(worker, {whole.shrink, {0, 0, whole.rows, whole.columns}}, image);
+    jpeg = false;
+  }
+  if (wanted) settings_.cache->keep(index, image);
+  return !jpeg;
+}
+
+void Engine::process(Job& job, size_t i, int64_t& clock) {
+  thread_local Worker worker;
+  const std::vector<core::ViewSpec>& views = settings_.views;
+  const int64_t index = job.samples.indices[i], position = job.samples.position(i);
+  const int64_t begin = clock;
+  Fetched fetched;
+  ImageView image;
+  const bool kept = settings_.cache && settings_.cache->find(index, worker.kept, image);
+  if (!kept) {
+    fetched = fetch(job, i, worker.file);
+    image = fetched.image;
+  }
+  const int64_t read = settings_.array.first.pixels ? begin : now();
+
+  // What is assigned to `fetched` was made from what it held, so it is made first.
+  bool jpeg = fetched.bytes && is_jpeg(fetched.bytes, fetched.size);
   if (jpeg) {
     const ImageSize size = worker.jpeg.open(fetched.bytes, fetched.size);
     image.height = size.height;
     image.width = size.width;
-    image.stride = int64_t(3) * size.width;
-    image.whole();
-  } else if (fetched.bytes) {
-    // Assigned only afterwards: what is decoded must outlive the call.
+    image.channels = settings_.as_stored ? size.channels : 3;
+    jpeg = image.channels != 4;
+  }
+  if (fetched.bytes && !jpeg) {
     Fetched decoded = callbacks_.decode_other(fetched.bytes, fetched.size);
     fetched = std::move(decoded);
     image = fetched.image;
   }
+  if (settings_.cache && !kept && keep(worker, index, jpeg, image)) jpeg = false;
+  if (callbacks_.image_step) {
+    if (jpeg) decode_part(worker, {1, {0, 0, image.height, image.width}}, image);
+    Fetched other = callbacks_.image_step(index, image);
+    fetched = std::move(other);
+    image = fetched.image;
+    jpeg = false;
+  }
+  if (image.channels != settings_.channels) {
+    throw DecodeError("it has " + std::to_string(image.channels) + " channels, and the source says " +
+                      std::to_string(settings_.channels));
+  }
 
   // The plan needs no more than the size.
-  core::ViewPlan* plans = job.plans + sample.position * int64_t(views_.size());
-  const core::DrawKey key{seed_, uint64_t(sample.index), sample.epoch, 0, sample.repeat};
-  core::draw_views(views_.data(), views_.size(), key, image.height, image.width, plans);
+  core::ViewPlan* plans = job.plans + position * int64_t(views.size());
+  const core::DrawKey key{settings_.seed, uint64_t(index), job.samples.epoch, 0, job.samples.repeat};
+  core::draw_views(views.data(), views.size(), key, image.height, image.width, plans);
   if (jpeg) {
-    uint8_t* pixels = worker.pixels.at_least(size_t(image.stride) * size_t(image.height));
-    worker.jpeg.decode(pixels, image.stride);
-    image.pixels = pixels;
+    decode_part(worker,
+                needed_by(views.data(), plans, views.size(), image.height, image.width,
+                          settings_.may_shrink && !settings_.cache),
+                image);
   }
   const int64_t decoded = now();
 
-  for (size_t v = 0; v < views_.size(); ++v) {
-    worker.renderer.render(image, views_[v], plans[v], job.outputs[v], sample.position);
+  for (size_t v = 0; v < views.size(); ++v) {
+    worker.renderer.render(image, views[v], plans[v], job.outputs[v], position);
   }
-  times_.read += read - begin;
-  times_.decode += decoded - read;
-  times_.render += now() - decoded;
-  times_.images += 1;
+  clock = now();
+  times_.read.fetch_add(read - begin, std::memory_order_relaxed);
+  times_.decode.fetch_add(decoded - read, std::memory_order_relaxed);
+  times_.render.fetch_add(clock - decoded, std::memory_order_relaxed);
+  times_.images.fetch_add(1, std::memory_order_relaxed);
   if (worker.file.bytes() > kKeptBytes) worker.file.free();
   if (worker.pixels.bytes() > kKeptBytes) worker.pixels.free();
+  if (worker.kept.bytes() > kKeptBytes) worker.kept.free();
+  if (worker.renderer.bytes() > kKeptBytes) worker.renderer.free();
 }
 
 }  // namespace fastssl::cpu

@@ -16,6 +16,8 @@
 #include <vector>
 
 #include "../core/plan.h"
+#include "cache.h"
+#include "memory.h"
 #include "render.h"
 #include "thread_pool.h"
 
@@ -29,17 +31,44 @@ struct Fetched {
   ImageView image;
 };
 
-// Both throw DecodeError with the reason.
+// All throw DecodeError with the reason.
 struct Callbacks {
   std::function<Fetched(int64_t index)> fetch;  // a sample that has no path
   std::function<Fetched(const uint8_t* bytes, size_t size)> decode_other;  // data that is no JPEG
+  std::function<Fetched(int64_t index, const ImageView& image)>
+      image_step;  // the image in place of a whole one; may be empty
 };
 
-struct Sample {
-  int64_t index = 0;  // in the source
-  int64_t position = 0;  // in the batch
+// Images of one size in memory, each `step` bytes after the one before; without pixels, there is none. Sample i of the source
+// is image i, or image rows[i] where there are rows; `count` is the number of samples.
+struct Array {
+  std::shared_ptr<void> owner;  // of pixels and rows
+  ImageView first;
+  int64_t step = 0, count = 0;
+  const int64_t* rows = nullptr;
+};
+
+struct Settings {
+  int threads = 1;
+  std::vector<core::ViewSpec> views;
+  uint64_t seed = 0;
+  int channels = 3;  // of every image; one that has others is bad
+  bool as_stored = false;  // a JPEG of one channel stays so, and one of four goes to decode_other
+  bool may_shrink = true;  // JPEGs are decoded in a smaller size where all views keep their resolution
+  Array array;  // where it is not empty, samples are rows of it
+  std::shared_ptr<Cache>
+      cache;  // may be null; what is not in it is decoded, and stored, in a size that does not depend on the draw
+  bool keep_small = false;  // that size is the smallest that the views allow, by recipe_shrink(), and else the full one
+};
+
+struct Samples {
+  std::vector<int64_t> indices;  // in the source
+  std::vector<int64_t> positions;  // in the batch; empty: 0, 1, 2 ...
+  std::vector<std::string> paths;  // empty, or one a sample; a sample without one is fetched
   uint32_t epoch = 0, repeat = 0;
-  std::string path;  // empty: fetch(index)
+
+  size_t size() const { return indices.size(); }
+  int64_t position(size_t i) const { return positions.empty() ? int64_t(i) : positions[i]; }
 };
 
 struct Failure {
@@ -55,7 +84,7 @@ struct Times {
 // Samples on their way into one batch.
 class Job {
  public:
-  Job(std::vector<Sample> samples, std::vector<Output> outputs, core::ViewPlan* plans)
+  Job(Samples samples, std::vector<Output> outputs, core::ViewPlan* plans)
       : samples(std::move(samples)), outputs(std::move(outputs)), plans(plans), left(int64_t(this->samples.size())) {}
 
   // Whether all samples are done, after at most `milliseconds`.
@@ -64,7 +93,7 @@ class Job {
 
  private:
   friend class Engine;
-  const std::vector<Sample> samples;
+  const Samples samples;
   const std::vector<Output> outputs;  // one a view
   core::ViewPlan* const plans;  // batch x views
   std::atomic<int64_t> next{0};
@@ -74,9 +103,11 @@ class Job {
   std::vector<Failure> failed;
 };
 
+struct Worker;
+
 class Engine {
  public:
-  Engine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, Callbacks callbacks);
+  Engine(Settings settings, Callbacks callbacks);
   ~Engine() { close(); }
 
   // After close() it does nothing.
@@ -88,10 +119,11 @@ class Engine {
 
  private:
   void work(Job& job);
-  void process(Job& job, const Sample& sample);
+  void process(Job& job, size_t i, int64_t& clock);
+  Fetched fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const;
+  bool keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const;
 
-  const std::vector<core::ViewSpec> views_;
-  const uint64_t seed_;
+  const Settings settings_;
   const Callbacks callbacks_;
   Times times_;
   std::atomic<bool> closed_{false};

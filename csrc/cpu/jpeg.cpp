@@ -22,7 +22,9 @@ struct JpegDecoder::State {
   std::jmp_buf escape;
   char message[JMSG_LENGTH_MAX];
   bool truncated;
-  uint8_t* line;  // one row of CMYK
+  bool ends;  // the data ends as a JPEG does
+  Area area;  // what read() writes, of the image that libjpeg puts out
+  uint8_t* line;  // one row, of what libjpeg puts out
 };
 
 namespace {
@@ -42,6 +44,31 @@ void cmyk_to_rgb(const uint8_t* from, int n, uint8_t* to) {
       to[c] = uint8_t(k - ((t + (t >> 8)) >> 8));
     }
   }
+}
+
+// Whether the end-of-image marker is where it belongs: last, but for some padding.
+bool has_end(const uint8_t* data, size_t size) {
+  constexpr size_t kPadding = 4096;
+  size_t end = size;
+  while (end > 2 && size - end < kPadding) {
+    const uint8_t last = data[end - 1];
+    if (last == 0xD9 && data[end - 2] == 0xFF) return true;
+    if (last != 0 && last != '\n' && last != '\r' && last != ' ' && last != 0xFF) return false;
+    --end;
+  }
+  return false;
+}
+
+// Whether scans are missing that would refine the first coefficients: libjpeg then smooths over the blocks around, and the
+// pixels of a part would depend on where it ends.
+bool is_incomplete(const jpeg_decompress_struct& info) {
+  if (!info.coef_bits) return false;
+  for (int c = 0; c < info.num_components; ++c) {
+    for (int i = 0; i < DCTSIZE2; ++i) {
+      if (info.coef_bits[c][i] != 0) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
@@ -83,6 +110,7 @@ JpegDecoder::~JpegDecoder() {
 ImageSize JpegDecoder::open(const uint8_t* data, size_t size) {
   State* const s = state_;
   s->truncated = false;
+  s->ends = has_end(data, size);
   s->errors.num_warnings = 0;
   jpeg_abort_decompress(&s->info);
   if (setjmp(s->escape)) throw DecodeError(std::string("not a readable JPEG: ") + s->message);
@@ -94,42 +122,77 @@ ImageSize JpegDecoder::open(const uint8_t* data, size_t size) {
                       std::to_string(s->info.image_height) + " pixels, more than " + std::to_string(kMaxPixels) +
                       "; scale it down first");
   }
-  return {int(s->info.image_height), int(s->info.image_width)};
+  const int stored = s->info.num_components;
+  return {int(s->info.image_height), int(s->info.image_width), stored == 1 || stored == 4 ? stored : 3};
 }
 
-void JpegDecoder::decode(uint8_t* pixels, int64_t stride) {
+Area JpegDecoder::begin(const Area& window, int shrink, int channels) {
   State* const s = state_;
+  jpeg_decompress_struct& info = s->info;
   if (setjmp(s->escape)) throw DecodeError(std::string("damaged JPEG: ") + s->message);
-  const bool cmyk = s->info.jpeg_color_space == JCS_CMYK || s->info.jpeg_color_space == JCS_YCCK;
-  s->info.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
-  s->info.dct_method = JDCT_ISLOW;
-  s->info.do_fancy_upsampling = TRUE;
-  jpeg_start_decompress(&s->info);
-  if (cmyk) {
-    std::free(s->line);
-    s->line = static_cast<uint8_t*>(std::malloc(size_t(s->info.output_width) * 4));
-    if (!s->line) throw std::bad_alloc();
+  const bool cmyk = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
+  info.out_color_space = cmyk ? JCS_CMYK : channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  info.dct_method = JDCT_ISLOW;
+  info.do_fancy_upsampling = TRUE;
+  info.scale_num = 1;
+  info.scale_denom = unsigned(shrink);
+  jpeg_start_decompress(&info);
+  s->area = {0, 0, int(info.output_height), int(info.output_width)};
+  std::free(s->line);
+  s->line = static_cast<uint8_t*>(std::malloc(size_t(info.output_width) * 4));
+  if (!s->line) throw std::bad_alloc();
+  // libjpeg skips rows by decoding them to nowhere, which its arithmetic decoder cannot.
+  if (info.arith_code || is_incomplete(info)) return s->area;
+
+  // Chroma is blended with that of the next column, so one unit more on either side makes the window's own columns right.
+  const int unit = info.min_DCT_scaled_size * (info.num_components == 1 ? 1 : info.max_h_samp_factor);
+  const int left = window.left > unit ? window.left - unit : 0;
+  const int right = window.left + window.columns + unit;
+  if (left >= unit || right < int(info.output_width)) {
+    JDIMENSION x = JDIMENSION(left);
+    JDIMENSION width = JDIMENSION((right < int(info.output_width) ? right : int(info.output_width)) - left);
+    jpeg_crop_scanline(&info, &x, &width);
+    s->area.left = int(x);
+    s->area.columns = int(width);
   }
-  while (s->info.output_scanline < s->info.output_height) {
-    const int64_t y = s->info.output_scanline;
-    if (cmyk) {
-      jpeg_read_scanlines(&s->info, &s->line, 1);
-      cmyk_to_rgb(s->line, int(s->info.output_width), pixels + y * stride);
+  s->area.top = window.top;
+  s->area.rows = window.rows;
+  return s->area;
+}
+
+void JpegDecoder::read(uint8_t* pixels, int64_t stride) {
+  State* const s = state_;
+  jpeg_decompress_struct& info = s->info;
+  if (setjmp(s->escape)) throw DecodeError(std::string("damaged JPEG: ") + s->message);
+  const int top = s->area.top, end = top + s->area.rows, height = int(info.output_height);
+  if (top > 0) jpeg_skip_scanlines(&info, JDIMENSION(top));
+  while (int(info.output_scanline) < end && !s->truncated) {
+    const int y = int(info.output_scanline);
+    uint8_t* const to = pixels + (y - top) * stride;
+    if (info.out_color_space == JCS_CMYK) {
+      jpeg_read_scanlines(&info, &s->line, 1);
+      cmyk_to_rgb(s->line, s->area.columns, to);
     } else {
       constexpr int kRows = 16;
       JSAMPROW rows[kRows];
-      const int n = s->info.output_height - y < kRows ? int(s->info.output_height - y) : kRows;
-      for (int i = 0; i < n; ++i) rows[i] = pixels + (y + i) * stride;
-      jpeg_read_scanlines(&s->info, rows, JDIMENSION(n));
+      const int n = end - y < kRows ? end - y : kRows;
+      for (int i = 0; i < n; ++i) rows[i] = to + i * stride;
+      jpeg_read_scanlines(&info, rows, JDIMENSION(n));
     }
-    if (s->truncated) break;
   }
-  if (s->truncated) {
-    jpeg_abort_decompress(&s->info);
-    throw DecodeError("the JPEG ends early (truncated)");
+  if (end < height && !s->ends && !s->truncated) {
+    // To the last row and not beyond it: a skip to the very end would not read.
+    if (end + 1 < height) jpeg_skip_scanlines(&info, JDIMENSION(height - 1 - end));
+    jpeg_read_scanlines(&info, &s->line, 1);
   }
-  jpeg_finish_decompress(&s->info);
-  // jpeg_finish_decompress reads on to the end marker; without one, only the marker is missing and all pixels are there.
+  // Whether the end marker follows is no matter: all pixels are there.
+  jpeg_abort_decompress(&info);
+  if (s->truncated) throw DecodeError("the JPEG ends early (truncated)");
+}
+
+void JpegDecoder::decode(uint8_t* pixels, int64_t stride, int channels) {
+  begin({0, 0, int(state_->info.image_height), int(state_->info.image_width)}, 1, channels);
+  read(pixels, stride);
 }
 
 }  // namespace fastssl::cpu

@@ -1,6 +1,7 @@
 // Vectors of as many floats as the instruction set has, for the loops that the compiler does not find by itself.
 //
-// Included by rows_impl.cpp only, inside of whose anonymous namespace everything here lies.
+// Part of rows_impl.cpp.
+#pragma once
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 // GCC 12 takes its own header's undefined registers for mistakes (its bug 105593).

@@ -180,21 +180,29 @@ struct Renderer::View {
     int32_t* sides = border + rows + 2 * reach;
     for (int i = 0; i < columns + 2 * reach; ++i) sides[i] = inside(i - reach, columns);
     own.rows_.resize(size_t(2) * reach + 1);
-    own.line_.at_least(size_t(columns) + 2 * size_t(reach));
+    own.line_.at_least((size_t(columns) + 2 * size_t(reach)) * size_t(image.channels));
   }
 
+  // Down the columns of all channels first: what was just written a vector at a time is slow to read at any other place.
   void blur_row(const Rows& from, int i, const Rows& to) {
     const int reach = program.radius, n = from.columns;
     const int32_t* border = own.border_.at_least(1);
     const int32_t* sides = border + from.count + 2 * reach;
-    float* middle = own.line_.at_least(1) + reach;
+    const int64_t pitch = n + 2 * int64_t(reach);
     for (int c = 0; c < from.channels; ++c) {
+      float* middle = own.line_.at_least(1) + c * pitch + reach;
       for (int k = 0; k <= 2 * reach; ++k) own.rows_[size_t(k)] = from.at(border[i + k], c);
       kernels.blur_vertical(own.rows_.data(), program.kernel.data(), reach, n, middle);
+    }
+    for (int c = 0; c < from.channels; ++c) {
+      float* middle = own.line_.at_least(1) + c * pitch + reach;
       for (int k = 0; k < reach; ++k) {
         middle[k - reach] = middle[sides[k]];
         middle[n + k] = middle[sides[reach + n + k]];
       }
+    }
+    for (int c = 0; c < from.channels; ++c) {
+      const float* middle = own.line_.at_least(1) + c * pitch + reach;
       kernels.blur_horizontal(middle, program.kernel.data(), reach, n, to.at(0, c));
     }
   }

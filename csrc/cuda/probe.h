@@ -12,7 +12,7 @@ FASTSSL_HD void probe_pixel(const float* in, float factor, float* out) {
   const core::Rgb<float> results[] = {
       core::brightness(p, factor),
       core::saturation(p, factor),
-      core::hue(p, factor - 1),
+      core::hue(p, core::hue_turn(factor - 1)),
       {core::solarize(p.r, factor), core::solarize(p.g, factor), core::solarize(p.b, factor)}};
   *out++ = core::luma(p);
   for (const core::Rgb<float>& q : results) {

@@ -3,6 +3,8 @@
 // What the numbers should be is tested in Python against float64; here are memory, threads, errors, and what needs no reference.
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,10 +19,14 @@
 #include <jpeglib.h>
 
 #include "core/draw.h"
+#include "core/hash.h"
 #include "core/philox.h"
 #include "core/plan.h"
 #include "core/resample.h"
+#include "core/smallest_crop.h"
 #include "cpu/buffers.h"
+#include "cpu/cache.h"
+#include "cpu/cache_file.h"
 #include "cpu/engine.h"
 #include "cpu/file.h"
 #include "cpu/jpeg.h"
@@ -111,6 +117,8 @@ void test_random() {
   const core::Random4 full = core::philox4x32(ones, ones, ones, ones, ones, ones);
   CHECK(full.v[0] == 0x408F276Du && full.v[1] == 0x41C83B0Eu && full.v[2] == 0xA20BC7C6u && full.v[3] == 0x6D5451FDu);
   CHECK(core::uniform(0) > 0 && core::uniform(ones) < 1);
+  CHECK(core::kMaskStream >= core::kFirstReservedView &&
+        core::kMaskStream + core::kMaskStreams <= core::kShuffleStream);
   for (const int64_t n : {1, 2, 3, 1000}) {
     std::vector<int64_t> order(size_t(n), -1);
     core::draw_permutation(7, 3, n, order.data());
@@ -346,6 +354,181 @@ void test_buffers() {
   std::memset(b->data(), 1, b->size());  // a lease outlives its pool's last other user
 }
 
+void test_checksum() {
+  std::vector<uint8_t> data(300);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = uint8_t(noise(uint32_t(i)));
+  std::vector<uint64_t> seen;
+  for (size_t size = 0; size <= data.size(); ++size) seen.push_back(core::checksum(data.data(), size));
+  for (size_t bit = 0; bit < 8 * data.size(); ++bit) {
+    data[bit / 8] ^= uint8_t(1 << bit % 8);
+    seen.push_back(core::checksum(data.data(), data.size()));
+    data[bit / 8] ^= uint8_t(1 << bit % 8);
+  }
+  for (uint64_t seed = 1; seed < 100; ++seed) seen.push_back(core::checksum(data.data(), 0, seed));
+  std::sort(seen.begin(), seen.end());
+  CHECK(std::adjacent_find(seen.begin(), seen.end()) == seen.end());
+  // Files hold such values: another value here is another version of the file.
+  CHECK(core::checksum("fastssl", 7) == 11929077879749112253ull);
+}
+
+// Image `i` of a cache's tests: sizes, types and channels differ, and rows have something between them.
+struct Picture {
+  explicit Picture(int i) {
+    view.height = 1 + i % 13;
+    view.width = 2 + i % 7;
+    view.channels = 1 + i % 4;
+    view.shrink = 1 << i % 4;
+    view.type = i % 3 ? cpu::PixelType::UInt8 : cpu::PixelType::UInt16;
+    view.whole();
+    view.stride = (cpu::row_bytes(view) + 1) / 2 * 2 + 6 * (i % 2);
+    pixels.resize(size_t(view.stride) * size_t(view.rows));
+    for (size_t k = 0; k < pixels.size(); ++k) pixels[k] = uint8_t(noise(uint32_t(i * 1000) + uint32_t(k)));
+    view.pixels = pixels.data();
+  }
+  bool is(const cpu::ImageView& other) const {
+    bool same = other.height == view.height && other.width == view.width && other.channels == view.channels &&
+                other.shrink == view.shrink && other.type == view.type && other.rows == view.rows &&
+                other.columns == view.columns && other.top == 0 && other.left == 0;
+    for (int y = 0; same && y < view.rows; ++y) {
+      same = std::memcmp(static_cast<const uint8_t*>(other.pixels) + y * other.stride, pixels.data() + y * view.stride,
+                         size_t(cpu::row_bytes(view))) == 0;
+    }
+    return same;
+  }
+  cpu::ImageView view;
+  std::vector<uint8_t> pixels;
+};
+
+constexpr int kPictures = 300;
+
+// Several threads look up, store and look up again, all of them all images, each in an order of its own.
+void use_cache(cpu::Cache& cache, int64_t first = 0) {
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      cpu::Scratch<uint8_t> buffer;
+      for (int round = 0; round < 3; ++round) {
+        for (int k = 0; k < kPictures; ++k) {
+          const int i = (k * (2 * t + 1) + 7 * t) % kPictures;  // each odd step visits every one that it can
+          if (i < first) continue;
+          const Picture picture(i);
+          cpu::ImageView found;
+          if (cache.find(i, buffer, found)) {
+            wrong += !picture.is(found);
+          } else if (i % 50 == 49) {
+            cache.absent(i);
+          } else if (cache.wants(i, cpu::row_bytes(picture.view) * picture.view.rows)) {
+            cache.keep(i, picture.view);
+          }
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(wrong == 0);
+}
+
+void test_memory_cache() {
+  constexpr int kKept = kPictures - kPictures / 50;
+  cpu::Scratch<uint8_t> buffer;
+  cpu::ImageView found;
+  for (const int64_t limit : {int64_t(1), int64_t(5000), int64_t(1) << 30}) {
+    auto cache = std::make_shared<cpu::MemoryCache>(kPictures, limit);
+    use_cache(*cache);
+    const cpu::Cache::Counts counts = cache->counts();
+    CHECK(counts.bytes <= limit && counts.images <= kKept);
+    CHECK(limit == 1 ? counts.images == 0 : counts.images > 0);
+    CHECK((counts.images < kKept) == (counts.left_out > 0));
+    CHECK(!cache->find(-1, buffer, found) && !cache->find(kPictures, buffer, found));
+    cache->keep(kPictures, Picture(0).view);
+    // One on top has what is below, and its own.
+    cpu::MemoryCache above(kPictures, limit, cache);
+    CHECK(above.counts().images == counts.images);
+    cache.reset();
+    use_cache(above);
+    CHECK(above.counts().images >= counts.images && above.counts().bytes <= limit);
+  }
+  cpu::MemoryCache large(2, int64_t(64) << 20);  // images that have a chunk of their own
+  std::vector<uint8_t> pixels(size_t(3) * 2000 * 2000, 7);
+  cpu::ImageView image{pixels.data(), 2000, 2000, 6000};
+  image.whole();
+  large.keep(0, image);
+  large.keep(1, image);
+  CHECK(large.find(1, buffer, found) && std::memcmp(found.pixels, pixels.data(), pixels.size()) == 0);
+  CHECK(large.counts().bytes >= 24000000 && large.counts().bytes < 24100000);
+}
+
+void test_file_cache() {
+  const std::string path = folder() + "/pixels.cache";
+  const auto setup = [&](const std::string& rule = "rule") {
+    return cpu::FileCache::Setup{path, kPictures, std::string(32, 'f'), rule};
+  };
+  cpu::Scratch<uint8_t> buffer;
+  cpu::ImageView found;
+  {
+    cpu::FileCache half(setup());
+    use_cache(half, kPictures / 2);
+    CHECK(!half.ready() && !half.complete());
+    half.finish("too early");
+    CHECK(!std::filesystem::exists(path) && std::filesystem::exists(path + ".part"));
+    CHECK(throws<cpu::CacheError>([&] { cpu::FileCache other(setup("another rule")); }));
+  }
+  {
+    // Two that fill it at once, as two processes would.
+    cpu::FileCache one(setup()), other(setup());
+    CHECK(one.find(kPictures - 2, buffer, found) && Picture(kPictures - 2).is(found));
+    std::thread thread([&] { use_cache(other); });
+    use_cache(one);
+    thread.join();
+    CHECK(one.ready() && other.ready());
+    one.finish("labels");
+    other.finish("other labels");
+    CHECK(one.find(3, buffer, found) && one.complete() && Picture(3).is(found));
+    use_cache(other);
+    CHECK(other.complete() && other.error().empty());
+    CHECK(one.counts().images == kPictures - kPictures / 50);
+  }
+  CHECK(std::filesystem::exists(path) && !std::filesystem::exists(path + ".part"));
+  {
+    cpu::FileCache again(setup());
+    CHECK(again.complete() && again.labels() == "labels" && again.damaged(3).empty());
+    use_cache(again);
+    CHECK(again.counts().misses > 0 && !again.find(49, buffer, found) && !again.find(-1, buffer, found));
+    CHECK(throws<cpu::CacheError>([&] { cpu::FileCache other(setup("another rule")); }));
+  }
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  const auto size = int64_t(std::filesystem::file_size(path));
+  for (int64_t at = 0; at < size; at += 1 + at / 40) {
+    char was = 0, flipped = 0;
+    file.seekg(at).get(was);
+    flipped = char(was ^ 16);
+    file.seekp(at).put(flipped).flush();
+    try {
+      cpu::FileCache cache(setup());
+      use_cache(cache);  // whatever it finds is right
+    } catch (const cpu::CacheError&) {
+    }
+    file.seekp(at).put(was).flush();
+  }
+  for (int64_t left = size - 1; left >= 0; left = left * 3 / 4 - 1) {
+    std::filesystem::resize_file(path, uintmax_t(left));
+    CHECK(throws<cpu::CacheError>([&] { cpu::FileCache cache(setup()); }));
+  }
+}
+
+void test_shrink() {
+  core::ViewSpec whole, crop;
+  whole.crop = core::CropKind::Whole;
+  whole.size = 100;
+  crop.size = 10;
+  crop.of = 0;
+  const core::ViewSpec views[] = {whole, crop};
+  CHECK(core::recipe_shrink(views, 1, 800, 900) == 8 && core::recipe_shrink(views, 1, 799, 900) == 4);
+  CHECK(core::recipe_shrink(views, 2, 800, 900) == 8 && core::recipe_shrink(views, 1, 3, 1) == 1);
+  CHECK(core::recipe_shrink(views, 0, 800, 900) == 8);
+}
+
 void test_probe() {
   std::vector<float> pixels(30), out(10 * cuda::kProbeOutputs);
   for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = float(noise(uint32_t(i)) >> 8) * 0x1p-24f;
@@ -367,6 +550,10 @@ int main() {
   test_files();
   test_engine();
   test_buffers();
+  test_checksum();
+  test_memory_cache();
+  test_file_cache();
+  test_shrink();
   test_probe();
   std::filesystem::remove_all(folder());
   std::printf("%d failures\n", failures);

@@ -1,6 +1,8 @@
 """Where images come from, and how they become batches."""
 
+from fastssl.data.array_source import ArraySource
 from fastssl.data.batch import Batch
+from fastssl.data.cache import CacheError, CacheInfo, build_cache, verify_cache
 from fastssl.data.collate import (
     BaseCollateFunction,
     DINOCollateFunction,
@@ -19,17 +21,22 @@ from fastssl.data.collate import (
 )
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
+from fastssl.data.ijepa_collate import IJEPAMaskCollator
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
-from fastssl.data.sources import DatasetSource, ImageFolder, Source
+from fastssl.data.sources import DatasetSource, ImageFolder, PixelArray, Source
 from fastssl.data.subset import Subset
 
 __all__ = [
+    "ArraySource",
     "BaseCollateFunction",
     "Batch",
+    "CacheError",
+    "CacheInfo",
     "DINOCollateFunction",
     "DatasetSource",
     "Fault",
+    "IJEPAMaskCollator",
     "ImageCollateFunction",
     "ImageFolder",
     "LightlyDataset",
@@ -41,6 +48,7 @@ __all__ = [
     "MultiViewCollate",
     "MultiViewCollateFunction",
     "PIRLCollateFunction",
+    "PixelArray",
     "SMoGCollateFunction",
     "SimCLRCollateFunction",
     "Source",
@@ -48,4 +56,6 @@ __all__ = [
     "SwaVCollateFunction",
     "VICRegCollateFunction",
     "VICRegLCollateFunction",
+    "build_cache",
+    "verify_cache",
 ]

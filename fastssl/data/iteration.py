@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,18 @@ from torch import Tensor
 from fastssl._native import _C, PLAN_FIELDS, DecodeError
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault
-from fastssl.data.order import Step
+from fastssl.data.order import Order, Step
+from fastssl.data.sources import Source
 from fastssl.ops.decode import decode_other, to_image
-from fastssl.ops.render import DTYPES, encode_recipe, native_views
+from fastssl.ops.render import DTYPES, encode_recipe, native_views, render_after
 from fastssl.transforms.plan import Plan
 
 if TYPE_CHECKING:
     from fastssl.data.loader import Loader
 
-__all__ = ["Iteration"]
+__all__ = ["ImageStep", "Iteration"]
+
+ImageStep = Callable[[Tensor], Tensor]
 
 # Between two looks at whether Ctrl-C was pressed.
 _WAIT_MILLISECONDS = 100
@@ -64,17 +68,47 @@ class _Flight:
 
     step: Step
     order: Tensor
-    views: list[Tensor]
+    views: list[Tensor]  # what the engine writes
     plan: Tensor
     job: Any
 
 
+_PIXEL_TYPES = {torch.uint8: _C.PixelType.uint8, torch.uint16: _C.PixelType.uint16}
+
+
 def _pixels(image: Tensor) -> tuple[Any, Tensor]:
     """What native code needs of decoded pixels, and what keeps them alive."""
-    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3 or not image.numel():
-        raise DecodeError(f"an image of {image.dtype} and shape {tuple(image.shape)}; it must be uint8 and (H, W, 3)")
+    if image.dtype not in _PIXEL_TYPES or image.dim() != 3 or not image.numel() or image.device.type != "cpu":
+        raise DecodeError(
+            f"an image of {image.dtype} and shape {tuple(image.shape)} on {image.device}; it must be uint8 or uint16, (H, W, C), "
+            "on the CPU"
+        )
     image = image.contiguous()
-    return (image.data_ptr(), image.shape[0], image.shape[1], image.stride(0), 3, _C.PixelType.uint8), image
+    height, width, channels = image.shape
+    # Not image.stride(0): an image of one row may have any.
+    stride = width * channels * image.itemsize
+    return (image.data_ptr(), height, width, stride, channels, _PIXEL_TYPES[image.dtype]), image
+
+
+def _array(source: Source) -> tuple[Any, ...] | None:
+    """What native code needs of images that lie in memory, and what keeps them alive."""
+    native = source.native()
+    if native is None:
+        return None
+    images, rows = native.images, native.rows
+    if images.dtype not in (np.uint8, np.uint16) or images.ndim != 4 or not images.size or min(images.strides) < 0:
+        raise ValueError(
+            f"Loader: the source's native() gave images of {images.dtype} and shape {images.shape}; they must be uint8 or uint16, "
+            "(N, H, W, C)."
+        )
+    count = len(images) if rows is None else len(rows)
+    if rows is not None:
+        rows = rows.to(torch.int64).contiguous()
+        if count and not 0 <= int(rows.min()) <= int(rows.max()) < len(images):
+            raise ValueError(f"Loader: the source's native() gave rows beyond its {len(images)} images.")
+    kind = _C.PixelType.uint8 if images.dtype == np.uint8 else _C.PixelType.uint16
+    first = (images.ctypes.data, images.shape[1], images.shape[2], images.strides[1], images.shape[3], kind)
+    return first, images.strides[0], count, 0 if rows is None else rows.data_ptr(), (images, rows)
 
 
 def _encoded(data: Any) -> tuple[int, int, Any]:
@@ -97,8 +131,11 @@ class Iteration(Iterator[Batch]):
         self._loader = loader
         self.end = end
         self._pid = os.getpid()
-        self._views = native_views(encode_recipe(loader.recipe))
-        self._steps = self._all_steps(epoch, position)
+        encoded = encode_recipe(loader.recipe)
+        self._custom = [view.custom is not None for view in loader.recipe]
+        parts = zip(self._custom, native_views(encoded), native_views(encoded, "before_custom"), strict=True)
+        self._views = [before if custom else whole for custom, whole, before in parts]
+        self._steps = _all_steps(loader.order, epoch, position, end)
         self._pending: deque[_Flight] = deque()
         self._started = time.perf_counter()
         self._waited = 0.0
@@ -108,57 +145,88 @@ class Iteration(Iterator[Batch]):
         self._dropped, self._dropped_first = 0, ""
         self._bad = {fault.index for fault in loader.errors}
         self._crashes: list[Exception] = []
-        self._pool = loader._take_pool() or _C.BufferPool(kept=(loader.prefetch + 2) * len(self._views))
+        self._pool = loader._take_pool() or _C.BufferPool(
+            kept=(loader.prefetch + 2) * (len(self._views) + sum(self._custom))
+        )
+        source, step, mode = loader.source, loader.image_step, loader.source.mode
+        array = _array(source)
+        self._paths = array is None
+        cache = loader._cache
         self._engine = _C.Engine(
             threads=loader.threads,
             views=self._views,
             seed=loader.seed,
-            fetch=_fetcher(loader.source, self._crashes),
-            decode_other=lambda data: _pixels(decode_other(data)),
+            channels=source.channels,
+            as_stored=mode == "unchanged",
+            may_shrink=loader.decode == "auto",
+            array=array,
+            fetch=_fetcher(source, self._crashes),
+            decode_other=lambda data: _pixels(decode_other(data, mode)),
+            image_step=None if step is None else _stepper(source, step, self._crashes),
+            cache=None if cache is None else cache.open(),
+            keep_small=cache is not None and cache.size == "recipe",
         )
         self._closed = False
         _live.add(self)
         _close_rest()
 
-    def _all_steps(self, epoch: int, position: int) -> Iterator[tuple[Step, Tensor]]:
-        order = self._loader.order
-        for e in range(epoch, self.end):
-            samples = order.permutation(e)
-            for step in order.steps(e, position, samples):
-                yield step, samples
-            position = 0
-
     # Making batches
 
     def _submit(
-        self, samples: list[tuple[int, int]], step: Step, repeat: int, views: list[Tensor], plan: Tensor
+        self, indices: Tensor, positions: list[int], step: Step, repeat: int, views: list[Tensor], plan: Tensor
     ) -> Any:
-        source = self._loader.source
-        paths = [source.path(index) for index, _ in samples]
+        """Starts samples on their way to their positions in the batch; no positions: 0, 1, 2 ..."""
         return self._engine.submit(
-            samples=samples,
+            indices=indices.data_ptr(),
+            count=len(indices),
+            positions=positions,
+            paths=self._loader.source.paths_of(indices) if self._paths else [],
             epoch=step.epoch,
             repeat=repeat,
-            paths=[os.fsencode(path or "") for path in paths],
-            outputs=[view.data_ptr() for view in views],
-            dtype=DTYPES[self._loader.dtype],
-            channels_last=self._loader.channels_last,
+            outputs=[
+                (view.data_ptr(), _C.DType.float32, False)
+                if custom
+                else (view.data_ptr(), DTYPES[self._loader.dtype], self._loader.channels_last)
+                for view, custom in zip(views, self._custom, strict=True)
+            ],
             plans=plan.data_ptr(),
         )
 
-    def _lease(self, n: int) -> list[Tensor]:
-        """Views for n samples, in memory that comes back to the pool when its last user lets go of it."""
+    def _lease(self, n: int, size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
+        """A view of n samples, in memory that comes back to the pool when its last user lets go of it."""
+        channels = self._loader.source.channels
+        numel = channels * size * size
+        lease = self._pool.lease(self._loader.batch_size * numel * dtype.itemsize)
+        flat = torch.frombuffer(lease, dtype=dtype, count=n * numel)
+        if channels_last:
+            return flat.view(n, size, size, channels).permute(0, 3, 1, 2)
+        return flat.view(n, channels, size, size)
+
+    def _lease_views(self, n: int) -> list[Tensor]:
+        """What the engine writes: the views, or what their custom steps take."""
         loader = self._loader
-        out = []
-        for view in self._views:
-            numel = 3 * view.size * view.size
-            lease = self._pool.lease(loader.batch_size * numel * loader.dtype.itemsize)
-            flat = torch.frombuffer(lease, dtype=loader.dtype, count=n * numel)
-            if loader.channels_last:
-                out.append(flat.view(n, view.size, view.size, 3).permute(0, 3, 1, 2))
-            else:
-                out.append(flat.view(n, 3, view.size, view.size))
-        return out
+        return [
+            self._lease(n, view.size, torch.float32, False)
+            if custom
+            else self._lease(n, view.size, loader.dtype, loader.channels_last)
+            for view, custom in zip(self._views, self._custom, strict=True)
+        ]
+
+    def _customize(self, batch: Batch) -> Batch:
+        """Goes on with the views that have a step of the user's own."""
+        loader = self._loader
+        for v, view in enumerate(loader.recipe):
+            if self._custom[v]:
+                batch.views[v] = render_after(
+                    view,
+                    batch.views[v],
+                    batch.params.data[:, v],
+                    dtype=loader.dtype,
+                    channels_last=loader.channels_last,
+                    threads=loader.threads,
+                    out=self._lease(len(batch), view.size, loader.dtype, loader.channels_last),
+                )
+        return batch
 
     def _fill(self, target: int) -> None:
         """Starts batches until `target` of them are under way."""
@@ -167,10 +235,11 @@ class Iteration(Iterator[Batch]):
             if following is None:
                 return
             step, order = following
-            views = self._lease(len(step.indices))
+            views = self._lease_views(len(step.indices))
             plan = torch.empty((len(step.indices), len(self._views), len(PLAN_FIELDS)))
-            samples = [(index, position) for position, index in enumerate(step.indices)]
-            self._pending.append(_Flight(step, order, views, plan, self._submit(samples, step, 0, views, plan)))
+            self._pending.append(
+                _Flight(step, order, views, plan, self._submit(step.indices, [], step, 0, views, plan))
+            )
 
     def _wait(self, job: Any) -> None:
         started = time.perf_counter()
@@ -197,7 +266,8 @@ class Iteration(Iterator[Batch]):
             raise StopIteration
         try:
             while True:
-                self._fill(max(1, self._loader.prefetch))
+                # One more than stays behind: while the last images of a batch are made, threads go on with the next.
+                self._fill(self._loader.prefetch + 1)
                 if not self._pending:
                     if self._dropped and not self._images:
                         raise DecodeError(
@@ -212,7 +282,6 @@ class Iteration(Iterator[Batch]):
                 batch = self._finish(self._pending.popleft())
                 if len(batch):
                     break
-            self._fill(self._loader.prefetch)  # the threads work on while the caller computes
             self._note_stats()
             return batch if self._loader.device.type == "cpu" else batch.to(self._loader.device, non_blocking=True)
         except BaseException:
@@ -226,28 +295,35 @@ class Iteration(Iterator[Batch]):
         self._wait(flight.job)
         if self._crashes:
             raise self._crashes[0]
-        indices = list(step.indices)
+        if loader._cache is not None:
+            loader._cache.check()
+        indices = step.indices.clone()  # the batch's own
         dropped: set[int] = set()
         for position, reason in sorted(flight.job.failures()):
-            self._note(indices[position], reason)
+            index = int(indices[position])
+            self._note(index, reason)
             if loader.on_error == "skip":
                 dropped.add(position)
                 self._dropped += 1
-                self._dropped_first = self._dropped_first or f"{source.filename(indices[position])}: {reason}"
+                self._dropped_first = self._dropped_first or f"{source.filename(index)}: {reason}"
             else:
                 indices[position] = self._replace(flight, position)
+        if loader._cache is not None:
+            loader._cache.attend(index for i, index in enumerate(indices.tolist()) if i not in dropped)
         last = loader.order.steps_per_epoch(step.after) == 0
         loader._cursor = (step.epoch + last, 0 if last else step.after, self.end)
         self._images += len(indices) - len(dropped)
         batch = Batch(
             views=flight.views,
-            targets=torch.tensor([source.target(i) for i in indices], dtype=torch.int64),
-            filenames=[source.filename(i) for i in indices],
-            indices=torch.tensor(indices, dtype=torch.int64),
+            targets=source.targets_of(indices),
+            filenames=source.filenames_of(indices),
+            indices=indices,
             params=Plan(flight.plan),
             epoch=step.epoch,
         )
-        return batch.select([i for i in range(len(indices)) if i not in dropped]) if dropped else batch
+        if dropped:
+            batch = batch.select([i for i in range(len(indices)) if i not in dropped])
+        return self._customize(batch) if len(batch) else batch
 
     # Bad samples
 
@@ -271,7 +347,9 @@ class Iteration(Iterator[Batch]):
             index = int(order[(place + distance) % len(order)])
             if index in self._bad:
                 continue
-            job = self._submit([(index, position)], flight.step, min(distance, 255), flight.views, flight.plan)
+            job = self._submit(
+                torch.tensor([index]), [position], flight.step, min(distance, 255), flight.views, flight.plan
+            )
             self._wait(job)
             failures = job.failures()
             if not failures:
@@ -318,7 +396,16 @@ class Iteration(Iterator[Batch]):
         self.close()
 
 
-def _fetcher(source: Any, crashes: list[Exception]) -> Any:
+def _all_steps(order: Order, epoch: int, position: int, end: int) -> Iterator[tuple[Step, Tensor]]:
+    """The batches from (epoch, position) on. It must not hold the iteration: that would be a cycle."""
+    for e in range(epoch, end):
+        samples = order.permutation(e)
+        for step in order.steps(e, position, samples):
+            yield step, samples
+        position = 0
+
+
+def _fetcher(source: Source, crashes: list[Exception]) -> Any:
     """What the engine calls for a sample without a path. It must not hold the iteration: that would be a cycle."""
 
     def fetch(index: int) -> tuple[Any, ...]:
@@ -336,3 +423,33 @@ def _fetcher(source: Any, crashes: list[Exception]) -> Any:
             raise
 
     return fetch
+
+
+def _stepper(source: Source, step: ImageStep, crashes: list[Exception]) -> Any:
+    """What the engine calls to have `step` applied to a decoded image."""
+
+    def apply(index: int, image: tuple[Any, ...]) -> tuple[Any, ...]:
+        address, height, width, stride, channels, kind = image
+        dtype = torch.uint8 if kind == _C.PixelType.uint8 else torch.uint16
+        memory = (ctypes.c_uint8 * ((height - 1) * stride + width * channels * dtype.itemsize)).from_address(address)
+        rows = torch.frombuffer(memory, dtype=dtype)
+        # A copy: the step may keep its image, or write into it.
+        pixels = rows.as_strided((height, width, channels), (stride // dtype.itemsize, channels, 1)).clone()
+        try:
+            result = step(pixels)
+            if not isinstance(result, Tensor):
+                raise TypeError(
+                    f"it returned {type(result).__name__}; it must return a tensor, (H, W, C), uint8 or uint16."
+                )
+            return _pixels(result)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DecodeError(f"image_step: {type(error).__name__}: {error}") from error
+        except Exception as error:  # a mistake in the step: the consumer gets it, and the sample's name
+            mistake = RuntimeError(
+                f"Loader: image_step failed on {source.filename(index)}: {type(error).__name__}: {error}"
+            )
+            mistake.__cause__ = error
+            crashes.append(mistake)
+            raise
+
+    return apply

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError, check_on_error
-from fastssl.data.iteration import Iteration
+from fastssl.data.iteration import ImageStep, Iteration
 from fastssl.data.order import Order
+from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
-from fastssl.ops.render import check_format, encode_recipe
+from fastssl.ops.render import check_format, encode_recipe, native_views
 from fastssl.ops.threads import check_threads
 from fastssl.transforms.plan import check_key
 from fastssl.transforms.view import Recipe
@@ -36,8 +37,11 @@ class Loader:
 
     Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads exist only while an
     iteration does. Batch memory is kept from an iteration that came to its end to the next, and let go of with the loader, or
-    when an iteration is broken off. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of 3 * size^2 * bytes a
-    value) for batches, and for each thread the largest decoded image (3 bytes a pixel) and 24 * size^2 for the largest view.
+    when an iteration is broken off. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of C * size^2 * bytes a
+    value) for batches, C being the channels of the images; for each thread the largest decoded image (C bytes a pixel) and
+    8 * C * size^2 for the largest view; with cache="ram", cache_bytes at most and 8 for each sample. Batch memory is first
+    touched by the threads that write it, so that on a machine of several memory nodes it lies where they run; threads stay on the
+    CPUs that the process may use, and are not pinned further.
 
     Args:
         source: A folder, a Source, or a map-style data set of `(image, target)` or `(image, target, filename)`.
@@ -52,12 +56,36 @@ class Loader:
         threads: Native threads; None for all CPUs that the process may use.
         dtype: float32, float16, bfloat16, or uint8 (with `normalize=None`).
         channels_last: Memory format of the views.
+        decode: "auto" decodes a JPEG in half, a quarter or an eighth of its size where every view still has at least its own
+            resolution in it, which saves most of the time with large photographs; DECODE_DIFFERENCE
+            "full" never does. Either decodes only the part of an image that its views need.
+        image_step: A step of your own on each whole decoded image, (H, W, C), uint8 or uint16; returns another, of any size, for
+            which the views are then drawn. It runs on the Loader's threads, one at a time, as Python does. A ValueError, OSError or
+            RuntimeError in it makes the sample a bad one; another exception ends the iteration, as a RuntimeError that names it.
         on_error: What happens with a sample that cannot be read: "raise" (DecodeError, which names it), "skip" (its batch is
             smaller), "replace" (the next good sample of the epoch takes its place, drawn anew).
+        cache: Where decoded images are kept, so that later epochs read and decode nothing: "ram", or the path of a file.
+        cache_bytes: Most bytes that the cache takes; None for half of the memory that is available when the Loader is made
+            (of the machine and of the control group, shared out among LOCAL_WORLD_SIZE ranks), or, in a file, for no limit.
+        cache_size: "full" keeps every pixel. "recipe" keeps a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size (libjpeg's
+            scaled decoding) at which each crop that the recipe can draw on it still has at least the pixels of its view: the
+            smallest area at the most extreme aspect, the central square, or the whole, also within another view's crop.
         rank, world_size: This process's part of each global batch; None asks torch.distributed, if it is initialized.
+
+    With a cache, an image that is not in it is decoded whole and stored, before `image_step`; what `fetch` returns is taken to be
+    the same each time. Views are those of decode="full", byte for byte, with cache_size="full". Images that lie in memory as
+    an array are read where they are, and no cache is made.
+
+    In memory, the cache belongs to the loader, goes with it, and is not pickled; each rank has its own. A file is shared by all
+    processes of a machine, and best lies on its own disk. They fill `<path>.part` together, each image once, and rename it when
+    every sample is stored or known to be bad; a run that is broken off leaves it for the next. The file belongs to the source it
+    was made from: names, sizes and times of change of all files, which are looked up when the Loader is made, or what the source's
+    `fingerprint()` says. Every image is verified at its first use. The file must not be written to while it is used.
+    `fastssl.data.build_cache` makes one ahead.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: An argument is not as described.
+        CacheError: The cache's file is damaged, foreign, or of another source, or cannot be written; also while iterating.
 
     Attributes:
         epoch: The epoch with which the next iteration begins.
@@ -79,7 +107,12 @@ class Loader:
         threads: int | None = None,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        decode: Literal["auto", "full"] = "auto",
+        image_step: ImageStep | None = None,
         on_error: OnError = "raise",
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+        cache_size: CacheSize = "full",
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -88,6 +121,7 @@ class Loader:
         check_key("Loader", seed, 0)
         check_on_error("Loader", on_error)
         self.source = as_source(source)
+        _check_channels(self.source.channels, encoded)
         self.recipe = recipe
         self.batch_size = _check_count("batch_size", batch_size, 1)
         self.device = _device(device)
@@ -97,6 +131,16 @@ class Loader:
         self.threads = available_cpus() if threads is None else check_threads("Loader", threads)
         self.dtype = dtype
         self.channels_last = bool(channels_last)
+        if decode not in ("auto", "full"):
+            raise ValueError(
+                f'Loader: decode={decode!r} must be "auto" (smaller where no view is the worse for it) or "full".'
+            )
+        self.decode = decode
+        if image_step is not None and not callable(image_step):
+            raise TypeError(
+                f"Loader: image_step={image_step!r} must be a callable that takes and returns a tensor, or None."
+            )
+        self.image_step = image_step
         self.on_error = on_error
         rank, world_size = _place(rank, world_size)
         if world_size > 1 and not drop_last:
@@ -123,6 +167,11 @@ class Loader:
         self._cursor = (0, 0, self.epochs)
         self._resume: tuple[int, int] | None = None  # position within self.epoch and the end, until a batch is taken
         self._stats: dict[str, Any] = {}
+        if image_step is not None and cache_size == "recipe":
+            raise ValueError(
+                'Loader: cache_size="recipe" keeps smaller images, and image_step would get those; write cache_size="full".'
+            )
+        self._cache = as_cache(self.source, recipe, cache, cache_bytes, cache_size)
         self._pool: tuple[int, _C.BufferPool] | None = None  # of the last whole iteration, and the process it was in
 
     def __len__(self) -> int:
@@ -206,8 +255,20 @@ class Loader:
         Returns:
             `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed
             over `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty at first.
+            With a cache also `cache`: of `samples`, the `images` that it holds, their `bytes` and the `limit` of these (0: none);
+            `hits` and `misses` of this process; `left_out`, how often an image did not fit; and `advice`.
         """
-        return dict(self._stats)
+        cache = {} if self._cache is None else {"cache": self._cache.stats()}
+        return {**self._stats, **cache} if self._stats else {}
+
+
+def _check_channels(channels: int, encoded: str) -> None:
+    for i, view in enumerate(native_views(encoded)):
+        if view.mean and len(view.mean) != channels:
+            raise ValueError(
+                f"Loader: view {i} normalizes {len(view.mean)} channels, and the source has {channels}; write "
+                "View(..., normalize=Normalize(mean=..., std=...)) with a number for each, or normalize=None."
+            )
 
 
 def _device(device: str | torch.device) -> torch.device:

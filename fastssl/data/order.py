@@ -20,13 +20,13 @@ class Step:
     Args:
         epoch: The epoch.
         places: Where its samples stand in the order of the epoch.
-        indices: The samples, in the same order.
+        indices: The samples, in the same order, (n,), int64; part of the epoch's order, not to be written.
         after: How many samples of the epoch all ranks together have seen after it.
     """
 
     epoch: int
-    places: list[int]
-    indices: list[int]
+    places: range
+    indices: Tensor
     after: int
 
 
@@ -66,5 +66,5 @@ class Order:
             after = min(position + whole, self.length)
             first = position + self.rank * self.batch_size
             last = min(first + self.batch_size, after)
-            yield Step(epoch, list(range(first, last)), order[first:last].tolist(), after)
+            yield Step(epoch, range(first, last), order[first:last], after)
             position = after

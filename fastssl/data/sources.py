@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from fastssl.ops.decode import Encoded, to_image
+from fastssl.ops.decode import Encoded, Mode, check_mode, decode, to_image
 
-__all__ = ["IMAGE_EXTENSIONS", "DatasetSource", "ImageFolder", "Source", "as_source"]
+__all__ = ["IMAGE_EXTENSIONS", "DatasetSource", "ImageFolder", "PixelArray", "Source", "as_source"]
 
 # Those of lightly and torchvision.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -19,11 +22,32 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".t
 Layout = Literal["auto", "classes", "flat"]
 
 
+@dataclass(frozen=True)
+class PixelArray:
+    """Images that lie in memory, for native threads to read.
+
+    Args:
+        images: (N, H, W, C), uint8 or uint16, the values of a row of pixels side by side.
+        rows: Which of them are the source's samples, in its order, (n,), int64; None for all.
+    """
+
+    images: np.ndarray
+    rows: Tensor | None = None
+
+
 class Source:
     """Samples by index: an image, a target and a name each.
 
-    A subclass gives `__len__`, and `path` or `fetch`. `fetch` is called on the Loader's threads, several at a time.
+    A subclass gives `__len__`, and `path` or `fetch`. `fetch` is called on the Loader's threads, several at a time. The
+    methods with `_of` are called once a batch; a subclass may replace them by something faster than a loop.
+
+    Attributes:
+        channels: Of every image.
+        mode: How encoded images are decoded; see `fastssl.ops.decode`.
     """
+
+    channels: int = 3
+    mode: Mode = "RGB"
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -33,7 +57,7 @@ class Source:
         return None
 
     def fetch(self, index: int) -> Encoded | Tensor:
-        """The image: encoded bytes, or pixels, (H, W, 3), uint8."""
+        """The image: encoded bytes, or pixels, (H, W, channels), uint8 or uint16."""
         raise NotImplementedError(f"{type(self).__name__} has neither path(index) nor fetch(index).")
 
     def target(self, index: int) -> int:
@@ -43,6 +67,41 @@ class Source:
     def filename(self, index: int) -> str:
         """A name that is unique in the source."""
         return str(index)
+
+    def native(self) -> PixelArray | None:
+        """All images, if they lie in memory as an array: the Loader then asks for neither path nor fetch."""
+        return None
+
+    def paths_of(self, indices: Tensor) -> list[str | None]:
+        """The path of each."""
+        return [self.path(i) for i in indices.tolist()]
+
+    def targets_of(self, indices: Tensor) -> Tensor:
+        """The target of each, (n,), int64."""
+        return torch.tensor([self.target(i) for i in indices.tolist()], dtype=torch.int64)
+
+    def filenames_of(self, indices: Tensor) -> list[str]:
+        """The name of each."""
+        return [self.filename(i) for i in indices.tolist()]
+
+    def fingerprint(self) -> str | bytes | None:
+        """What changes whenever an image does, for caches in files; None to look at names, times, and some of the contents.
+
+        Worth giving where images that are no files can change under the same names, or where looking takes long.
+        """
+        return None
+
+    # Where only a fetch tells target and name, and the image comes from a cache instead.
+
+    def known_labels(self) -> dict[int, tuple[int, str]] | None:
+        """Target and name of each sample that was fetched; None where no fetch is needed to know them."""
+        return None
+
+    def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
+        """Takes over what `known_labels` returned in another process."""
+
+    def learn(self, indices: Iterable[int]) -> None:
+        """Sees to it that target and name of these samples are known."""
 
 
 class ImageFolder(Source):
@@ -55,6 +114,8 @@ class ImageFolder(Source):
         root: The folder.
         extensions: What counts as an image, in lower case.
         layout: "classes", "flat" (images in sub-folders belong to it too), or "auto", which takes class folders if there are any.
+        mode: "RGB", or "unchanged" for the channels and bits of the files; see `fastssl.ops.decode`.
+        channels: With "unchanged", how many channels every file has; one that has others is a bad sample.
 
     Attributes:
         paths, targets: One entry an image.
@@ -72,7 +133,15 @@ class ImageFolder(Source):
         root: str | os.PathLike[str],
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
         layout: Layout = "auto",
+        mode: Mode = "RGB",
+        channels: int = 3,
     ) -> None:
+        check_mode("ImageFolder", mode)
+        if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+            raise ValueError(f"ImageFolder: channels={channels!r} must be a whole number, at least 1.")
+        if mode == "RGB" and channels != 3:
+            raise ValueError(f"ImageFolder: channels={channels} needs mode='unchanged'; RGB has 3.")
+        self.mode, self.channels = mode, channels
         if layout not in ("auto", "classes", "flat"):
             raise ValueError(f'ImageFolder: layout={layout!r} must be "auto", "classes" or "flat".')
         if isinstance(extensions, str) or not all(isinstance(e, str) and e.startswith(".") for e in extensions):
@@ -142,13 +211,33 @@ class ImageFolder(Source):
         return self.paths[index]
 
     def fetch(self, index: int) -> Tensor:
-        return to_image(self.paths[index])
+        return decode(self.paths[index], self.mode)
 
     def target(self, index: int) -> int:
         return self.targets[index]
 
     def filename(self, index: int) -> str:
         return self.paths[index][len(os.path.join(self.root, "")) :]
+
+    # Faster by a call a sample; unless a subclass has an opinion about each.
+
+    def paths_of(self, indices: Tensor) -> list[str | None]:
+        if type(self).path is not ImageFolder.path:
+            return super().paths_of(indices)
+        paths = self.paths
+        return [paths[i] for i in indices.tolist()]
+
+    def targets_of(self, indices: Tensor) -> Tensor:
+        if type(self).target is not ImageFolder.target:
+            return super().targets_of(indices)
+        targets = self.targets
+        return torch.tensor([targets[i] for i in indices.tolist()], dtype=torch.int64)
+
+    def filenames_of(self, indices: Tensor) -> list[str]:
+        if type(self).filename is not ImageFolder.filename:
+            return super().filenames_of(indices)
+        paths, begin = self.paths, len(os.path.join(self.root, ""))
+        return [paths[i][begin:] for i in indices.tolist()]
 
     def __repr__(self) -> str:
         return f"ImageFolder({self.root!r}: {len(self)} images, {len(self.classes)} classes)"
@@ -189,9 +278,25 @@ class DatasetSource(Source):
                 f"sample {index} is {type(sample).__name__}; it must be (image, target) or (image, target, filename)."
             )
         image = to_image(sample[0])
+        self._note(index, sample)
+        return image
+
+    def _note(self, index: int, sample: Any) -> None:
         with self._lock:
             self._labels[index] = (int(sample[1]), str(sample[2]) if len(sample) == 3 else str(index))
-        return image
+
+    def learn(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            if index not in self._labels:
+                self._note(index, self.dataset[index])
+
+    def known_labels(self) -> dict[int, tuple[int, str]]:
+        with self._lock:
+            return dict(self._labels)
+
+    def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
+        with self._lock:
+            self._labels.update({index: (int(target), str(name)) for index, (target, name) in labels.items()})
 
     def target(self, index: int) -> int:
         """The target that the last fetch of this index returned; 0 if there was none."""

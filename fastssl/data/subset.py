@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from fastssl.data.sources import Source
+from fastssl.data.sources import PixelArray, Source
 from fastssl.ops.decode import Encoded
 
 __all__ = ["Subset"]
@@ -35,6 +37,7 @@ class Subset(Source):
         if wrong:
             raise IndexError(f"Subset: there is no image {wrong[0]}; the source has {len(source)}, from 0 on.")
         self.source, self.indices = source, list(indices)
+        self.channels, self.mode = source.channels, source.mode
         self.classes: list[str] = list(getattr(source, "classes", None) or [])
 
     def __len__(self) -> int:
@@ -51,3 +54,36 @@ class Subset(Source):
 
     def filename(self, index: int) -> str:
         return self.source.filename(self.indices[index])
+
+    def native(self) -> PixelArray | None:
+        inner = self.source.native()
+        if inner is None:
+            return None
+        rows = torch.tensor(self.indices, dtype=torch.int64)
+        return PixelArray(inner.images, rows if inner.rows is None else inner.rows[rows])
+
+    def paths_of(self, indices: Tensor) -> list[str | None]:
+        return self.source.paths_of(self._inner(indices))
+
+    def targets_of(self, indices: Tensor) -> Tensor:
+        return self.source.targets_of(self._inner(indices))
+
+    def filenames_of(self, indices: Tensor) -> list[str]:
+        return self.source.filenames_of(self._inner(indices))
+
+    def _inner(self, indices: Tensor) -> Tensor:
+        return torch.tensor([self.indices[i] for i in indices.tolist()], dtype=torch.int64)
+
+    def fingerprint(self) -> str | None:
+        said = self.source.fingerprint()
+        return None if said is None else repr((said, self.indices))
+
+    def known_labels(self) -> dict[int, tuple[int, str]] | None:
+        known = self.source.known_labels()
+        return None if known is None else {i: known[index] for i, index in enumerate(self.indices) if index in known}
+
+    def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
+        self.source.restore_labels({self.indices[i]: label for i, label in labels.items()})
+
+    def learn(self, indices: Iterable[int]) -> None:
+        self.source.learn(self.indices[i] for i in indices)

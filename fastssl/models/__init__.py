@@ -1,6 +1,6 @@
-"""Models: backbones, projection heads and memory banks."""
+"""Models: backbones, projection heads, memory banks, and lightly's helpers."""
 
-from fastssl.models import backbones, modules
+from fastssl.models import backbones, modules, utils
 from fastssl.models.modules import MemoryBankModule, ProjectionHead, SimCLRProjectionHead
 
-__all__ = ["MemoryBankModule", "ProjectionHead", "SimCLRProjectionHead", "backbones", "modules"]
+__all__ = ["MemoryBankModule", "ProjectionHead", "SimCLRProjectionHead", "backbones", "modules", "utils"]

@@ -1,5 +1,6 @@
 """What a view is, recipes of views, and lightly's transform classes."""
 
+from fastssl.transforms import masks
 from fastssl.transforms.add_grid_transform import AddGridTransform
 from fastssl.transforms.aim_transform import AIMTransform
 from fastssl.transforms.amplitude_rescale_transform import AmplitudeRescaleTransform
@@ -150,6 +151,7 @@ __all__ = [
     "WMSETransform",
     "crop_grids",
     "functional",
+    "masks",
     "random_rotation_transform",
     "torchvision_transforms",
     "torchvision_transforms_v2_available",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastssl import ops
 from fastssl.ops.shared import empty_batch
+from fastssl.transforms.philox import seed_from_torch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import View
 
@@ -109,8 +110,7 @@ class MultiViewTransform:
 
 def draw_plan(images: Sequence[Tensor], recipe: tuple[View, ...]) -> Plan:
     """Draws a plan for images (H, W, 3) with a key from torch's default generator."""
-    seed = int(torch.randint(2**63 - 1, ()).item())
-    return Plan.draw(recipe, [(image.shape[0], image.shape[1]) for image in images], seed=seed)
+    return Plan.draw(recipe, [(image.shape[0], image.shape[1]) for image in images], seed=seed_from_torch())
 
 
 def render_drawn(
