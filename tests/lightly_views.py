@@ -1,12 +1,51 @@
-"""lightly's transform objects, read back: what each says of crop, flips, colours and order, as numbers to compare."""
+"""The transforms that lightly and fastssl have in common, and what lightly's objects say of crop, flips, colours and order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import dropin
+
+import fastssl.transforms
+from fastssl import recipes
 from fastssl.transforms import View
 from fastssl.transforms.geometry import Crop
+
+# Multi-view transforms with both libraries' names: the recipe that is its default, and arguments that keep tests small.
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "SimCLRTransform": (recipes.simclr(), {"input_size": 24}),
+    "MoCoV1Transform": (recipes.moco_v1(), {"input_size": 24}),
+    "MoCoV2Transform": (recipes.moco_v2(), {"input_size": 24}),
+    "DenseCLTransform": (recipes.densecl(), {"input_size": 24}),
+    "SimSiamTransform": (recipes.simsiam(), {"input_size": 24}),
+    "FastSiamTransform": (recipes.fastsiam(), {"input_size": 24, "num_views": 3}),
+    "BYOLTransform": (recipes.byol(), {}),
+    "TiCoTransform": (recipes.tico(), {}),
+    "DINOTransform": (recipes.dino(), {"global_crop_size": 24, "local_crop_size": 16, "n_local_views": 3}),
+    "IBOTTransform": (recipes.ibot(), {"global_crop_size": 24, "local_crop_size": 16, "n_local_views": 3}),
+    "SwaVTransform": (recipes.swav(), {"crop_sizes": (24, 16), "crop_counts": (2, 3)}),
+    "MSNTransform": (recipes.msn(), {"random_size": 24, "focal_size": 16, "focal_views": 3}),
+    "SMoGTransform": (recipes.smog(), {"crop_sizes": (24, 16), "crop_counts": (2, 3)}),
+    "VICRegTransform": (recipes.vicreg(), {"input_size": 24}),
+    "WMSETransform": (recipes.wmse(), {"input_size": 24, "num_samples": 3}),
+    "MMCRTransform": (recipes.mmcr(), {"input_size": 24, "k": 3}),
+    "FDATransform": (recipes.fda(), {}),
+    "DetConSTransform": (recipes.detcon(), {"input_size": 24}),
+}
+SINGLE = {"MAETransform": recipes.mae(), "AIMTransform": recipes.aim(), "CAPITransform": recipes.capi()}
+VIEWS = """SimCLRViewTransform SimSiamViewTransform BYOLView1Transform BYOLView2Transform TiCoView1Transform TiCoView2Transform
+DINOViewTransform IBOTViewTransform MSNViewTransform SmoGViewTransform VICRegViewTransform FDAView1Transform FDAView2Transform
+DetConSViewTransform""".split()
+
+
+def both(name: str) -> tuple[Any, Any]:
+    """lightly's class and ours."""
+    return getattr(dropin.lightly().transforms, name), getattr(fastssl.transforms, name)
+
+
+def views_of(transform: Any) -> list[Any]:
+    return [part.view for part in transform.transforms]
 
 
 def steps(transform: Any) -> Iterator[tuple[Any, float]]:
