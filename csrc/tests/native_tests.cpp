@@ -343,7 +343,11 @@ void test_engine() {
         for (const core::ViewSpec& view : views) out.emplace_back(size_t(kBatch) * 3 * size_t(view.size * view.size));
         plans.emplace_back(size_t(kBatch) * views.size());
       }
-      cpu::Engine engine({threads, views, 11}, callbacks);
+      cpu::Settings settings;
+      settings.threads = threads;
+      settings.views = views;
+      settings.seed = 11;
+      cpu::Engine engine(settings, callbacks);
       for (size_t j = 0; j < 6; ++j) {
         cpu::Samples samples;
         samples.epoch = uint32_t(j);
