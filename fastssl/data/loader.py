@@ -11,7 +11,8 @@ import torch
 from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError, check_on_error
-from fastssl.data.iteration import ImageStep, Iteration
+from fastssl.data.iteration import Iteration
+from fastssl.data.native_calls import ImageStep
 from fastssl.data.order import Order
 from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
