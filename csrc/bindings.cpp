@@ -301,6 +301,7 @@ PYBIND11_MODULE(_C, m) {
       .def_readwrite("flip_p", &core::ViewSpec::flip_p)
       .def_readwrite("vflip_p", &core::ViewSpec::vflip_p)
       .def_readwrite("turn_p", &core::ViewSpec::turn_p)
+      .def_readwrite("turns", &core::ViewSpec::turns)
       .def_readwrite("rotate_p", &core::ViewSpec::rotate_p)
       .def_readwrite("rotate_filter", &core::ViewSpec::rotate_filter)
       .def_readwrite("jitter_p", &core::ViewSpec::jitter_p)
