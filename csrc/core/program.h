@@ -60,8 +60,12 @@ struct Compiled : Program {
 
 [[noreturn]] inline void refuse(const std::string& why) { throw std::invalid_argument(why); }
 
+// Whole numbers as such; what an edited plan may hold besides, as it is.
 inline std::string by(float height, float width) {
-  return std::to_string(int64_t(height)) + " x " + std::to_string(int64_t(width));
+  const auto text = [](float v) {
+    return std::abs(v) < 1e9f && v == std::floor(v) ? std::to_string(int64_t(v)) : std::to_string(v);
+  };
+  return text(height) + " x " + text(width);
 }
 
 // Throws std::invalid_argument where the plan does not fit the image or cannot be rendered, in words that can follow a
@@ -213,6 +217,7 @@ inline void compile(const ViewSpec& spec, const ViewPlan& plan, int height, int 
     to.scale[c] = float(1.0 / spec.std[c]);
     to.bias[c] = float(-double(spec.mean[c]) / spec.std[c]);
   }
+  if (plan.erase_height == 0) return;  // what else is said of it then was not checked
   to.erase_top = int32_t(plan.erase_top);
   to.erase_left = int32_t(plan.erase_left);
   to.erase_height = int32_t(plan.erase_height);
