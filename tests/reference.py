@@ -1,65 +1,111 @@
 """The meaning of every operation, in float64: what fastssl's executors are measured against.
 
-Written from the definitions that torchvision.transforms.v2.functional documents, as plainly as they can be said,
-and from nothing in csrc/. An image is (3, H, W) in [0, 1]; speed is of no concern.
+Written from the definitions that torchvision.transforms.v2.functional documents (for the box blur and posterize, from
+Pillow's), as plainly as they can be said, and from nothing in csrc/. An image is (C, H, W) in [0, 1]; speed is of no
+concern. By how much a result may differ is said in bands.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, 2.5.1
 
-
-def render(image: np.ndarray, row: Mapping[str, float], view: Any) -> np.ndarray:
-    """One view, (3, S, S), of an image, uint8 (H, W, 3); `row` maps each field of the plan to its number."""
-    return render_with_slack(image, row, view)[0]
+Row = Mapping[str, float]  # each field of the plan, for one view of one image
+Operation = tuple[str, tuple[Any, ...]]  # the name of a function below, and what it takes beside the image
 
 
-def render_with_slack(
-    image: np.ndarray, row: Mapping[str, float], view: Any, band: float = 1e-3
-) -> tuple[np.ndarray, np.ndarray]:
-    """As render, and by how much its discontinuities excuse another result: (3, S, S), 0 nearly everywhere.
+def render(image: np.ndarray, row: Row, view: Any) -> np.ndarray:
+    """One view, (C, S, S), of an image, (H, W, C), uint8 or uint16."""
+    x = unit(image)
+    for name, arguments in operations(row, view):
+        x = apply(name, x, arguments)
+    return x
 
-    Where solarize sees a value v within `band` of its threshold, an error as small as that decides between v and
-    1 - v, which are |1 - 2 v| apart. Steps after solarize carry that on as they carry a difference of the image. In
-    units of a channel in [0, 1], as before normalization.
-    """
-    top, left, height, width = (int(row[name]) for name in ("top", "left", "height", "width"))
-    x = image.astype(np.float64).transpose(2, 0, 1) / 255
-    x = crop(x, top, left, height, width)
-    x = resize(x, view.crop.size, view.crop.interpolation)
-    if row["flip_h"]:
-        x = flip_h(x)
-    if row["flip_v"]:
-        x = flip_v(x)
-    x = quarter_turns(x, int(row["turns"]))
-    slack = np.zeros(x.shape)
-    for operation in view.order:
-        if operation in ("crop", "posterize", "custom"):
-            continue
-        if operation == "jitter":
-            assert not slack.any(), "jitter after solarize: how it carries a slack on is not worked out"
-            order = [int(row[f"order{i}"]) for i in range(4)]
-            x = jitter(x, order, row["brightness"], row["contrast"], row["saturation"], row["hue"])
-        elif operation == "grayscale":
-            x, slack = (grayscale(x), grayscale(slack)) if row["grayscale"] else (x, slack)
-        elif operation == "blur":
-            x, slack = (blur(x, row["sigma_px"]), blur(slack, row["sigma_px"])) if row["sigma_px"] > 0 else (x, slack)
-        elif operation == "solarize":
-            slack = slack + np.where(np.abs(x - row["solarize"]) < band, np.abs(1 - 2 * x) + band, 0)
-            x = solarize(x, row["solarize"])
-        else:
-            raise ValueError(f"no such operation: {operation}")
+
+def unit(image: np.ndarray) -> np.ndarray:
+    """(C, H, W) from 0 to 1: the largest number of the type is 1."""
+    return image.astype(np.float64).transpose(2, 0, 1) / np.iinfo(image.dtype).max
+
+
+def apply(name: str, x: np.ndarray, arguments: tuple[Any, ...]) -> np.ndarray:
+    return globals()[name](x, *arguments)
+
+
+def operations(row: Row, view: Any) -> Iterator[Operation]:
+    """What happens to the image, first to last: the steps in the view's order, then normalization, then erasing."""
+    for step in view.order if "crop" in view.order else ("crop", *view.order):
+        if getattr(view, step) is not None:
+            yield from STEPS[step](row, view)
     if view.normalize is not None:
-        x = normalize(x, view.normalize.mean, view.normalize.std)
-    return x, slack
+        yield "normalize", (view.normalize.mean, view.normalize.std)
+    if view.erase is not None and row["erase_height"] > 0:
+        box = tuple(int(row[f"erase_{name}"]) for name in ("top", "left", "height", "width"))
+        yield "erase", (*box, view.erase.value)
+
+
+def crop_step(row: Row, view: Any) -> Iterator[Operation]:
+    yield "crop", tuple(int(row[name]) for name in ("top", "left", "height", "width"))
+    yield "resize", (view.crop.size, view.crop.interpolation)
+    if row["flip_h"]:
+        yield "flip_h", ()
+    if row["flip_v"]:
+        yield "flip_v", ()
+    if row["turns"]:
+        yield "quarter_turns", (int(row["turns"]),)
+    if row["angle"]:
+        yield "rotate", (row["angle"], "nearest" if view.rotate is None else view.rotate.interpolation)
+
+
+def jitter_step(row: Row, view: Any) -> Iterator[Operation]:
+    """The four operations in the order that was drawn."""
+    order = [int(row[f"order{i}"]) for i in range(4)]
+    assert sorted(order) == [0, 1, 2, 3], f"not an order of the four operations: {order}"
+    for which in order:
+        name = ("brightness", "contrast", "saturation", "hue")[which]
+        yield f"adjust_{name}", (row[name],)
+
+
+def grayscale_step(row: Row, view: Any) -> Iterator[Operation]:
+    if row["grayscale"]:
+        yield "grayscale", ()
+
+
+def blur_step(row: Row, view: Any) -> Iterator[Operation]:
+    if row["sigma_px"] > 0:
+        yield {"gaussian": "blur", "box": "box_blur"}[view.blur.kind], (row["sigma_px"],)
+
+
+def solarize_step(row: Row, view: Any) -> Iterator[Operation]:
+    if row["solarize"] < math.inf:
+        yield "solarize", (row["solarize"],)
+
+
+def posterize_step(row: Row, view: Any) -> Iterator[Operation]:
+    if row["posterize"] < 8:
+        yield "posterize", (int(row["posterize"]),)
+
+
+def custom_step(row: Row, view: Any) -> Iterator[Operation]:
+    yield "custom", (view.custom,)
+
+
+STEPS: dict[str, Callable[[Row, Any], Iterator[Operation]]] = {
+    "crop": crop_step,
+    "jitter": jitter_step,
+    "grayscale": grayscale_step,
+    "blur": blur_step,
+    "solarize": solarize_step,
+    "posterize": posterize_step,
+    "custom": custom_step,
+}
 
 
 # --- geometry ---------------------------------------------------------------------------------------------------------
@@ -116,29 +162,47 @@ def quarter_turns(x: np.ndarray, turns: int) -> np.ndarray:
     return np.rot90(x, turns, axes=(1, 2))
 
 
+def rotate(x: np.ndarray, degrees: float, interpolation: str) -> np.ndarray:
+    """Counter-clockwise about the middle of a square; black outside of it.
+
+    "nearest" takes the pixel that holds the place an output pixel comes from; "bilinear" the four pixels whose centres
+    are around that place, those outside the image being black.
+    """
+    rows, columns = places_before_rotation(x.shape[1], degrees)
+    if interpolation == "nearest":
+        return pixels_at(x, np.floor(rows), np.floor(columns))
+    assert interpolation == "bilinear", interpolation
+    top, left = np.floor(rows - 0.5), np.floor(columns - 0.5)
+    down, right = rows - 0.5 - top, columns - 0.5 - left
+    upper = (1 - right) * pixels_at(x, top, left) + right * pixels_at(x, top, left + 1)
+    lower = (1 - right) * pixels_at(x, top + 1, left) + right * pixels_at(x, top + 1, left + 1)
+    return (1 - down) * upper + down * lower
+
+
+def places_before_rotation(size: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column, (S, S) each, that the centre of each output pixel comes from; pixel i reaches from i to i + 1."""
+    y, x = np.mgrid[:size, :size] + 0.5 - size / 2
+    angle = math.radians(degrees)
+    # Rows grow downwards, so that this, the inverse of a counter-clockwise turn, has the sign of a clockwise one upwards.
+    return (
+        math.sin(angle) * x + math.cos(angle) * y + size / 2,
+        math.cos(angle) * x - math.sin(angle) * y + size / 2,
+    )
+
+
+def pixels_at(x: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The pixels of these whole-numbered rows and columns; black where there is none."""
+    inside = (rows >= 0) & (rows < x.shape[1]) & (columns >= 0) & (columns < x.shape[2])
+    found = x[:, np.where(inside, rows, 0).astype(int), np.where(inside, columns, 0).astype(int)]
+    return np.where(inside, found, 0)
+
+
 # --- colour -----------------------------------------------------------------------------------------------------------
 
 
 def luma(x: np.ndarray) -> np.ndarray:
     """(1, H, W)."""
     return (LUMA[0] * x[0] + LUMA[1] * x[1] + LUMA[2] * x[2])[None]
-
-
-def jitter(
-    x: np.ndarray, order: list[int], brightness: float, contrast: float, saturation: float, hue: float
-) -> np.ndarray:
-    """The four operations in this order, each clamped to [0, 1]."""
-    assert sorted(order) == [0, 1, 2, 3], f"not an order of the four operations: {order}"
-    for operation in order:
-        if operation == BRIGHTNESS:
-            x = adjust_brightness(x, brightness)
-        elif operation == CONTRAST:
-            x = adjust_contrast(x, contrast)
-        elif operation == SATURATION:
-            x = adjust_saturation(x, saturation)
-        else:
-            x = adjust_hue(x, hue)
-    return x
 
 
 def blend(x: np.ndarray, other: np.ndarray | float, factor: float) -> np.ndarray:
@@ -150,7 +214,7 @@ def adjust_brightness(x: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_contrast(x: np.ndarray, factor: float) -> np.ndarray:
-    """About the mean luma of the whole view."""
+    """About the mean luma of the whole image, or of the view where the crop came before."""
     return blend(x, luma(x).mean(), factor)
 
 
@@ -180,6 +244,12 @@ def grayscale(x: np.ndarray) -> np.ndarray:
 
 def solarize(x: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(x >= threshold, 1 - x, x)
+
+
+def posterize(x: np.ndarray, bits: int) -> np.ndarray:
+    """Rounded to 8 bits, of which the highest are kept."""
+    level = np.floor(255 * x + 0.5)
+    return (level - level % 2 ** (8 - bits)) / 255
 
 
 # --- blur -------------------------------------------------------------------------------------------------------------
@@ -212,8 +282,48 @@ def reflect(index: np.ndarray, n: int) -> np.ndarray:
     return np.minimum(index, 2 * (n - 1) - index)
 
 
-# --- output -----------------------------------------------------------------------------------------------------------
+def box_blur(x: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Three box filters in each direction that together have this deviation, as in Pillow's GaussianBlur, unrounded.
+
+    Source: Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended box filtering", SSVM 2011.
+    """
+    radius = box_radius(sigma_px, passes=3)
+    rows, columns = (np.linalg.matrix_power(box_filter(n, radius), 3) for n in x.shape[1:])
+    return rows @ x @ columns.T
+
+
+def box_radius(sigma_px: float, passes: int) -> float:
+    """The extended box reaches its whole part fully on either side, and the pixel beyond by its fraction."""
+    variance = sigma_px**2 / passes
+    whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
+    fraction = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    return whole + fraction
+
+
+def box_filter(n: int, radius: float) -> np.ndarray:
+    """(n, n): the matrix of one pass over a line of n pixels; beyond its ends the last pixel is repeated."""
+    whole = math.floor(radius)
+    matrix = np.zeros((n, n))
+    for offset in range(-whole - 1, whole + 2):
+        weight = 1.0 if abs(offset) <= whole else radius - whole
+        np.add.at(matrix, (np.arange(n), np.clip(np.arange(n) + offset, 0, n - 1)), weight / (2 * radius + 1))
+    return matrix
+
+
+# --- a step of the user's own, and output -----------------------------------------------------------------------------
+
+
+def custom(x: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    """A batch of this view alone, in float32; so only for functions that do not mix the images of a batch."""
+    return function(torch.from_numpy(x[None].astype(np.float32)))[0].double().numpy()
 
 
 def normalize(x: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    return (x - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    assert len(mean) == len(std) == len(x), "one mean and deviation a channel"
+    return (x - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+
+
+def erase(x: np.ndarray, top: int, left: int, height: int, width: int, value: float) -> np.ndarray:
+    x = x.copy()
+    x[:, top : top + height, left : left + width] = value
+    return x

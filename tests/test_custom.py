@@ -8,7 +8,7 @@ import torch
 import fastssl
 from fastssl import ops
 from fastssl.data import ArraySource
-from fastssl.transforms import IMAGENET, Blur, Crop, Flip, Grayscale, Jitter, Plan, SameCrop, Solarize, View
+from fastssl.transforms import IMAGENET, Blur, Crop, Flip, Grayscale, Jitter, Plan, Rotate, SameCrop, Solarize, View
 
 ORDER = ("jitter", "grayscale", "custom", "blur", "solarize")
 VIEW = View(
@@ -96,3 +96,9 @@ def test_the_step_must_be_in_the_order_and_after_the_crop():
         VIEW.with_(custom=abs, order=("jitter", "grayscale", "blur", "solarize"))
     with pytest.raises(ValueError, match="before the crop"):
         VIEW.with_(custom=abs, order=("custom", "crop", "jitter", "grayscale", "blur", "solarize"))
+
+
+def test_a_view_that_follows_another_is_rotated_as_it_is():
+    turned = View(crop=Crop(size=24), rotate=Rotate(p=1, degrees=(30, 30), interpolation="bilinear"))
+    plain, same = rendered((turned, View(crop=SameCrop(size=24, of=0))))
+    assert torch.equal(plain, same)

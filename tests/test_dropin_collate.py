@@ -190,7 +190,7 @@ def test_collates_have_the_signature_of_lightly_1_5(function):
     parameters = inspect.signature(function).parameters
     ours = {name: parameter.default for name, parameter in parameters.items()}
     assert list(ours.items())[: len(expected)] == list(expected.items())
-    assert list(ours)[len(expected) :] == ["dtype", "channels_last"]
+    assert list(ours)[len(expected) :] == ["dtype", "channels_last", "blur_kind"]
 
 
 def test_the_defaults_jitter_as_in_lightly():

@@ -6,30 +6,14 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from view_recipes import ASPECT, FLIP_P, GRAY_P, JITTER_P, SIGMA_PX, Recipe, ViewSpec
-
-
-def view(spec: ViewSpec) -> Any:
-    from fastssl.transforms.view import IMAGENET, Blur, Crop, Flip, Grayscale, Jitter, Solarize, View
-
-    brightness, contrast, saturation, hue = spec.jitter
-    filter_ = "bicubic" if spec.bicubic else "bilinear"
-    return View(
-        crop=Crop(size=spec.size, area=spec.area, aspect=ASPECT, interpolation=filter_),
-        flip=Flip(p=FLIP_P),
-        jitter=Jitter(p=JITTER_P, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue),
-        grayscale=Grayscale(p=GRAY_P),
-        blur=Blur(p=spec.blur_p, sigma_px=SIGMA_PX) if spec.blur_p else None,
-        solarize=Solarize(p=spec.solarize_p) if spec.solarize_p else None,
-        normalize=IMAGENET,
-    )
+from view_recipes import Recipe
 
 
 def recipe_of(recipe: Recipe) -> Any:
     import fastssl
 
     if recipe.name == "dino":
-        return fastssl.recipes.dino() if hasattr(fastssl.recipes, "dino") else tuple(map(view, recipe.views))
+        return fastssl.recipes.dino()
     if recipe.name == "cifar":
         return fastssl.recipes.simclr(recipe.views[0].size, strength=0.5, blur=False)
     return fastssl.recipes.simclr(recipe.views[0].size)

@@ -28,14 +28,13 @@ inline uint64_t checksum(const void* data, size_t size, uint64_t seed = 0) {
   uint64_t lane[4] = {seed ^ kSecret[0], seed ^ kSecret[1], seed ^ kSecret[2], seed ^ kSecret[3]};
   size_t left = size;
   for (; left >= 64; left -= 64, p += 64) {
-    for (int i = 0; i < 4; ++i)
-      lane[i] = fold(load64(p + 16 * i) ^ kSecret[i], load64(p + 16 * i + 8) ^ lane[i]);
+    for (int i = 0; i < 4; ++i) lane[i] = fold(load64(p + 16 * i) ^ kSecret[i], load64(p + 16 * i + 8) ^ lane[i]);
   }
   uint8_t rest[64] = {};
   if (left) std::memcpy(rest, p, left);
-  for (int i = 0; i < 4; ++i)
-    lane[i] = fold(load64(rest + 16 * i) ^ kSecret[i], load64(rest + 16 * i + 8) ^ lane[i]);
-  const uint64_t both = fold(lane[0] ^ kSecret[1], lane[1] ^ kSecret[2]) ^ fold(lane[2] ^ kSecret[3], lane[3] ^ kSecret[0]);
+  for (int i = 0; i < 4; ++i) lane[i] = fold(load64(rest + 16 * i) ^ kSecret[i], load64(rest + 16 * i + 8) ^ lane[i]);
+  const uint64_t both =
+      fold(lane[0] ^ kSecret[1], lane[1] ^ kSecret[2]) ^ fold(lane[2] ^ kSecret[3], lane[3] ^ kSecret[0]);
   return fold(both ^ kSecret[0], uint64_t(size) ^ kSecret[1]);
 }
 

@@ -106,7 +106,7 @@ inline void check_plan(const ViewSpec& spec, const ViewPlan& plan, int height, i
   if (!(plan.solarize >= 0)) refuse("solarize must be a threshold of at least 0, or infinity for none");
   if (!(plan.posterize >= 0 && plan.posterize <= kBits) || plan.posterize != std::floor(plan.posterize))
     refuse("posterize must be a whole number of bits from 0 to 8");
-  const bool erased = plan.erase_height != 0 || plan.erase_width != 0;
+  const bool erased = plan.erase_height != 0 && plan.erase_width != 0;
   if (erased &&
       (!fits(plan.erase_top, plan.erase_height, spec.size) || !fits(plan.erase_left, plan.erase_width, spec.size)))
     refuse("erase_top, erase_left, erase_height and erase_width must lie inside the view");
@@ -217,7 +217,7 @@ inline void compile(const ViewSpec& spec, const ViewPlan& plan, int height, int 
     to.scale[c] = float(1.0 / spec.std[c]);
     to.bias[c] = float(-double(spec.mean[c]) / spec.std[c]);
   }
-  if (plan.erase_height == 0) return;  // what else is said of it then was not checked
+  if (spec.erase_p == 0 || plan.erase_height == 0 || plan.erase_width == 0) return;
   to.erase_top = int32_t(plan.erase_top);
   to.erase_left = int32_t(plan.erase_left);
   to.erase_height = int32_t(plan.erase_height);

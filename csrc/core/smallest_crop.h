@@ -45,9 +45,7 @@ inline int recipe_shrink(const ViewSpec* specs, size_t count, int height, int wi
     if (spec.step_count > 0 && spec.steps[0] != Step::Crop) return 1;
     const bool inside = spec.of >= 0 && size_t(spec.of) < v;
     switch (spec.crop) {
-      case CropKind::Random:
-        boxes[v] = smallest_random_crop(spec, inside ? boxes[size_t(spec.of)] : whole);
-        break;
+      case CropKind::Random: boxes[v] = smallest_random_crop(spec, inside ? boxes[size_t(spec.of)] : whole); break;
       case CropKind::Center: {
         const double side = std::max(1.0, std::nearbyint(spec.keep * std::min(height, width)));
         boxes[v] = {side, side, side * side};

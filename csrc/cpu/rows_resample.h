@@ -10,7 +10,7 @@
 namespace fastssl::cpu {
 namespace {
 
-constexpr int kChunk = 192;  // columns times channels that are summed at a time; a multiple of every vector
+constexpr int kChunk = 768;  // columns times channels that are summed at a time; a multiple of every vector
 
 // sum over k of weight[k] * rows[k][i], ascending k, for n values. Taps go in groups whose sums stay in registers; the order
 // of the additions does not depend on the grouping.

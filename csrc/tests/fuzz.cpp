@@ -492,11 +492,11 @@ void use(cpu::FileCache& cache, const std::vector<bool>& known) {
       if (inside && known[size_t(i)]) {
         PROMISE(same(image.view, found));
       } else {
+        static volatile uint64_t sink;
         uint64_t sum = 0;
         for (int y = 0; y < found.rows; ++y)
           sum += core::checksum(static_cast<const uint8_t*>(found.pixels) + y * found.stride,
                                 size_t(cpu::row_bytes(found)));
-        static volatile uint64_t sink;
         sink = sum;
       }
     } else if (inside && cache.wants(i, cpu::row_bytes(image.view) * image.view.rows)) {

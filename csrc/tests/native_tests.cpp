@@ -35,32 +35,11 @@
 #include "cpu/thread_pool.h"
 #include "cuda/device.h"
 #include "cuda/probe.h"
+#include "tests/check.h"
 
 using namespace fastssl;
 
 namespace {
-
-int failures = 0;
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                          \
-    }                                                                      \
-  } while (false)
-
-template <typename Error, typename F>
-bool throws(F f) {
-  try {
-    f();
-  } catch (const Error&) {
-    return true;
-  }
-  return false;
-}
-
-uint32_t noise(uint32_t i) { return core::philox4x32(i, 0, 0, 0, 1, 2).v[0]; }
 
 std::vector<uint8_t> encode(int width, int height, J_COLOR_SPACE space, bool progressive) {
   jpeg_compress_struct info;
@@ -89,25 +68,6 @@ std::vector<uint8_t> encode(int width, int height, J_COLOR_SPACE space, bool pro
   jpeg_destroy_compress(&info);
   std::free(data);
   return out;
-}
-
-core::ViewSpec busy_view(int size) {
-  core::ViewSpec spec;
-  spec.size = size;
-  spec.flip_p = spec.vflip_p = spec.turn_p = 0.5;
-  spec.jitter_p = 0.8;
-  for (double (*range)[2] : {&spec.brightness, &spec.contrast, &spec.saturation}) {
-    (*range)[0] = 0.2;
-    (*range)[1] = 1.8;
-  }
-  spec.hue[0] = -0.5;
-  spec.hue[1] = 0.5;
-  spec.grayscale_p = 0.3;
-  spec.blur_p = 0.6;
-  spec.sigma_px[0] = 0.1;
-  spec.sigma_px[1] = 4;
-  spec.solarize_p = 0.3;
-  return spec;
 }
 
 void test_random() {
@@ -161,6 +121,36 @@ void test_jpeg() {
       }
     }
   }
+  // A part has the pixels of the whole, in every size.
+  for (const J_COLOR_SPACE space : {JCS_RGB, JCS_GRAYSCALE, JCS_CMYK}) {
+    const std::vector<uint8_t> data = encode(161, 97, space, space == JCS_GRAYSCALE);
+    for (const int shrink : {1, 2, 4, 8}) {
+      const int rows = (97 + shrink - 1) / shrink, columns = (161 + shrink - 1) / shrink;
+      decoder.open(data.data(), data.size());
+      const cpu::Area all = decoder.begin({0, 0, rows, columns}, shrink, 3);
+      CHECK(all.top == 0 && all.left == 0 && all.rows == rows && all.columns == columns);
+      std::vector<uint8_t> whole(size_t(rows) * size_t(columns) * 3);
+      decoder.read(whole.data(), int64_t(3) * columns);
+      for (uint32_t i = 0; i < 40; ++i) {
+        const auto below = [&](uint32_t k, int n) { return int(noise(4 * i + k) % uint32_t(n)); };
+        const int top = below(0, rows), left = below(1, columns);
+        const cpu::Area window{top, left, 1 + below(2, rows - top), 1 + below(3, columns - left)};
+        decoder.open(data.data(), data.size());
+        const cpu::Area area = decoder.begin(window, shrink, 3);
+        std::vector<uint8_t> part(size_t(area.rows) * size_t(area.columns) * 3);
+        decoder.read(part.data(), int64_t(3) * area.columns);
+        bool same = area.top <= top && area.left <= left && area.top + area.rows >= top + window.rows &&
+                    area.left + area.columns >= left + window.columns;
+        for (int y = 0; same && y < window.rows; ++y) {
+          for (int x = 0; same && x < 3 * window.columns; ++x) {
+            same = part[size_t((top - area.top + y) * area.columns * 3 + (left - area.left) * 3 + x)] ==
+                   whole[size_t((top + y) * columns * 3 + left * 3 + x)];
+          }
+        }
+        CHECK(same);
+      }
+    }
+  }
   // Damaged anywhere, it is an image or an error.
   const std::vector<uint8_t> good = encode(64, 48, JCS_RGB, true);
   for (uint32_t i = 0; i < 3000; ++i) {
@@ -179,51 +169,6 @@ void test_jpeg() {
   std::vector<uint8_t> pixels(size_t(64) * 48 * 3);
   decoder.decode(pixels.data(), 3 * 64);
   CHECK(!cpu::is_jpeg(good.data(), 2) && cpu::is_jpeg(good.data(), 3));
-}
-
-void test_render() {
-  cpu::Renderer renderer;
-  const int image_sizes[][2] = {{1, 1}, {1, 300}, {2, 2}, {57, 41}, {3000, 10}, {200, 300}};
-  uint64_t index = 0;
-  for (const auto& [height, width] : image_sizes) {
-    std::vector<uint8_t> pixels(size_t(height) * size_t(width) * 3);
-    for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = uint8_t(noise(uint32_t(i)));
-    cpu::ImageView image{pixels.data(), height, width, int64_t(3) * width};
-    image.whole();
-    for (const int size : {1, 2, 15, 33, 96}) {
-      for (int form = 0; form < 16; ++form) {
-        core::ViewSpec spec = busy_view(size);
-        spec.filter = form & 1 ? core::Filter::Bicubic : core::Filter::Bilinear;
-        const auto dtype = cpu::DType(form / 4);
-        if (dtype == cpu::DType::UInt8) spec.mean.clear();
-        if (form & 4) std::swap(spec.steps[3], spec.steps[4]);
-        const core::ViewPlan plan = core::draw_view(spec, {.seed = 5, .index = index++}, height, width, nullptr);
-        const int64_t bytes = 3 * int64_t(size) * size * cpu::dtype_size(dtype);
-        std::vector<uint8_t> out(size_t(2 * bytes), 0xAB);
-        renderer.render(image, spec, plan, {out.data(), dtype, (form & 2) != 0}, 1);
-        for (int64_t i = 0; i < bytes; ++i) CHECK(out[size_t(i)] == 0xAB);  // its neighbour is left alone
-      }
-    }
-    core::ViewSpec spec = busy_view(8);
-    core::ViewPlan plan = core::draw_view(spec, {}, height, width, nullptr);
-    std::vector<float> out(3 * 64);
-    const auto refused = [&](auto edit) {
-      core::ViewPlan edited = plan;
-      edit(edited);
-      return throws<std::invalid_argument>([&] { renderer.render(image, spec, edited, {out.data()}, 0); });
-    };
-    CHECK(refused([](core::ViewPlan& p) { p.source_width += 1; }));
-    CHECK(refused([](core::ViewPlan& p) { p.left = -1; }));
-    CHECK(refused([](core::ViewPlan& p) { p.height = NAN; }));
-    CHECK(refused([](core::ViewPlan& p) { p.width = 1e9f; }));
-    CHECK(refused([](core::ViewPlan& p) { p.order[0] = p.order[1]; }));
-    CHECK(refused([](core::ViewPlan& p) { p.order[2] = NAN; }));
-    CHECK(refused([](core::ViewPlan& p) { p.hue = 2; }));
-    CHECK(refused([](core::ViewPlan& p) { p.sigma_px = INFINITY; }));
-    CHECK(refused([](core::ViewPlan& p) { p.turns = 9; }));
-    spec.size = 0;
-    CHECK(refused([](core::ViewPlan&) {}));
-  }
 }
 
 void test_taps() {
@@ -292,13 +237,13 @@ void test_engine() {
     if (index % 7 == 3) throw cpu::DecodeError("no such sample");
     cpu::Fetched f;
     f.owner = std::make_shared<std::vector<uint8_t>>(pixels);
-    f.image = {static_cast<std::vector<uint8_t>*>(f.owner.get())->data(), 5, 4, 12};
+    f.image = cpu::ImageView{static_cast<std::vector<uint8_t>*>(f.owner.get())->data(), 5, 4, 12}.whole();
     return f;
   };
   callbacks.decode_other = [&](const uint8_t* bytes, size_t size) {
     CHECK(size == 4 && bytes[0] == 0x89);
     cpu::Fetched f;
-    f.image = {pixels.data(), 5, 4, 12};
+    f.image = cpu::ImageView{pixels.data(), 5, 4, 12}.whole();
     return f;
   };
   const std::vector<core::ViewSpec> views{busy_view(24), busy_view(9)};
@@ -313,15 +258,22 @@ void test_engine() {
         for (const core::ViewSpec& view : views) out.emplace_back(size_t(kBatch) * 3 * size_t(view.size * view.size));
         plans.emplace_back(size_t(kBatch) * views.size());
       }
-      cpu::Engine engine(threads, views, 11, callbacks);
+      cpu::Settings settings;
+      settings.threads = threads;
+      settings.views = views;
+      settings.seed = 11;
+      cpu::Engine engine(settings, callbacks);
       for (size_t j = 0; j < 6; ++j) {
-        std::vector<cpu::Sample> samples(kBatch);
+        cpu::Samples samples;
+        samples.epoch = uint32_t(j);
         for (int i = 0; i < kBatch; ++i) {
-          cpu::Sample& s = samples[size_t(i)];
-          s.index = i;
-          s.position = kBatch - 1 - i;
-          s.epoch = uint32_t(j);
-          s.path = i % 4 == 0 ? good : i % 4 == 1 ? other : i == 6 ? truncated : i == 10 ? folder() + "/none" : "";
+          samples.indices.push_back(i);
+          samples.positions.push_back(kBatch - 1 - i);
+          samples.paths.push_back(i % 4 == 0   ? good
+                                  : i % 4 == 1 ? other
+                                  : i == 6     ? truncated
+                                  : i == 10    ? folder() + "/none"
+                                               : "");
         }
         std::vector<cpu::Output> outputs{{out[2 * j].data()}, {out[2 * j + 1].data()}};
         jobs.push_back(std::make_shared<cpu::Job>(std::move(samples), std::move(outputs), plans[j].data()));
@@ -546,6 +498,7 @@ int main() {
   test_taps();
   test_jpeg();
   test_render();
+  test_edited_plans();
   test_parallel_for();
   test_files();
   test_engine();

@@ -3,7 +3,22 @@
 from fastssl.data.array_source import ArraySource
 from fastssl.data.batch import Batch
 from fastssl.data.cache import CacheError, CacheInfo, build_cache, verify_cache
-from fastssl.data.collate import BaseCollateFunction, ImageCollateFunction, SimCLRCollateFunction
+from fastssl.data.collate import (
+    BaseCollateFunction,
+    DINOCollateFunction,
+    ImageCollateFunction,
+    MAECollateFunction,
+    MoCoCollateFunction,
+    MSNCollateFunction,
+    MultiCropCollateFunction,
+    MultiViewCollateFunction,
+    PIRLCollateFunction,
+    SimCLRCollateFunction,
+    SMoGCollateFunction,
+    SwaVCollateFunction,
+    VICRegCollateFunction,
+    VICRegLCollateFunction,
+)
 from fastssl.data.dataset import LightlyDataset
 from fastssl.data.faults import Fault
 from fastssl.data.ijepa_collate import IJEPAMaskCollator
@@ -18,6 +33,7 @@ __all__ = [
     "Batch",
     "CacheError",
     "CacheInfo",
+    "DINOCollateFunction",
     "DatasetSource",
     "Fault",
     "IJEPAMaskCollator",
@@ -25,11 +41,21 @@ __all__ = [
     "ImageFolder",
     "LightlyDataset",
     "Loader",
+    "MAECollateFunction",
+    "MSNCollateFunction",
+    "MoCoCollateFunction",
+    "MultiCropCollateFunction",
     "MultiViewCollate",
+    "MultiViewCollateFunction",
+    "PIRLCollateFunction",
     "PixelArray",
+    "SMoGCollateFunction",
     "SimCLRCollateFunction",
     "Source",
     "Subset",
+    "SwaVCollateFunction",
+    "VICRegCollateFunction",
+    "VICRegLCollateFunction",
     "build_cache",
     "verify_cache",
 ]

@@ -20,8 +20,8 @@ class ArraySource(Source):
     Args:
         images: An array or tensor, uint8 or uint16: (N, H, W, C), or (N, H, W) for images of one channel, gray. A tensor whose
             second dimension is 3 and whose last is not is taken as (N, 3, H, W), as torch has images; write
-            `images.permute(0, 2, 3, 1)` to decide it yourself. Not copied where the values of a row of pixels lie side by side, as
-            they do in (N, H, W, C); (N, 3, H, W) in torch's own order is copied once, whole.
+            `images.permute(0, 2, 3, 1)` to decide it yourself. Not copied where the values of a row of pixels lie side by side,
+            as they do in (N, H, W, C); (N, 3, H, W) in torch's own order is copied once, whole.
         targets: N labels; None for 0.
         filenames: N names; None for the indices.
 

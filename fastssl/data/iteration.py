@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastssl._native import _C, PLAN_FIELDS, DecodeError
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault
+from fastssl.data.native_calls import array_of, fetcher, pixels_of, stepper
 from fastssl.data.order import Order, Step
-from fastssl.data.sources import Source
-from fastssl.ops.decode import decode_other, to_image
+from fastssl.ops.decode import decode_other
 from fastssl.ops.render import DTYPES, encode_recipe, native_views, render_after
 from fastssl.transforms.plan import Plan
 
 if TYPE_CHECKING:
     from fastssl.data.loader import Loader
 
-__all__ = ["ImageStep", "Iteration"]
-
-ImageStep = Callable[[Tensor], Tensor]
+__all__ = ["Iteration"]
 
 # Between two looks at whether Ctrl-C was pressed.
 _WAIT_MILLISECONDS = 100
@@ -73,54 +69,6 @@ class _Flight:
     job: Any
 
 
-_PIXEL_TYPES = {torch.uint8: _C.PixelType.uint8, torch.uint16: _C.PixelType.uint16}
-
-
-def _pixels(image: Tensor) -> tuple[Any, Tensor]:
-    """What native code needs of decoded pixels, and what keeps them alive."""
-    if image.dtype not in _PIXEL_TYPES or image.dim() != 3 or not image.numel() or image.device.type != "cpu":
-        raise DecodeError(
-            f"an image of {image.dtype} and shape {tuple(image.shape)} on {image.device}; it must be uint8 or uint16, (H, W, C), "
-            "on the CPU"
-        )
-    image = image.contiguous()
-    height, width, channels = image.shape
-    # Not image.stride(0): an image of one row may have any.
-    stride = width * channels * image.itemsize
-    return (image.data_ptr(), height, width, stride, channels, _PIXEL_TYPES[image.dtype]), image
-
-
-def _array(source: Source) -> tuple[Any, ...] | None:
-    """What native code needs of images that lie in memory, and what keeps them alive."""
-    native = source.native()
-    if native is None:
-        return None
-    images, rows = native.images, native.rows
-    if images.dtype not in (np.uint8, np.uint16) or images.ndim != 4 or not images.size or min(images.strides) < 0:
-        raise ValueError(
-            f"Loader: the source's native() gave images of {images.dtype} and shape {images.shape}; they must be uint8 or uint16, "
-            "(N, H, W, C)."
-        )
-    count = len(images) if rows is None else len(rows)
-    if rows is not None:
-        rows = rows.to(torch.int64).contiguous()
-        if count and not 0 <= int(rows.min()) <= int(rows.max()) < len(images):
-            raise ValueError(f"Loader: the source's native() gave rows beyond its {len(images)} images.")
-    kind = _C.PixelType.uint8 if images.dtype == np.uint8 else _C.PixelType.uint16
-    first = (images.ctypes.data, images.shape[1], images.shape[2], images.strides[1], images.shape[3], kind)
-    return first, images.strides[0], count, 0 if rows is None else rows.data_ptr(), (images, rows)
-
-
-def _encoded(data: Any) -> tuple[int, int, Any]:
-    """What native code needs of encoded bytes, and what keeps them alive."""
-    array = np.frombuffer(data, dtype=np.uint8) if not isinstance(data, Tensor) else data.contiguous().numpy()
-    if not array.size:
-        raise DecodeError("the data is empty (0 bytes)")
-    if array.dtype != np.uint8:
-        raise DecodeError(f"encoded data of {array.dtype}; it must be uint8")
-    return array.ctypes.data, array.nbytes, array
-
-
 class Iteration(Iterator[Batch]):
     """Yields the batches of a Loader from (epoch, position) on, up to the epoch `end`.
 
@@ -149,7 +97,7 @@ class Iteration(Iterator[Batch]):
             kept=(loader.prefetch + 2) * (len(self._views) + sum(self._custom))
         )
         source, step, mode = loader.source, loader.image_step, loader.source.mode
-        array = _array(source)
+        array = array_of(source)
         self._paths = array is None
         cache = loader._cache
         self._engine = _C.Engine(
@@ -160,9 +108,9 @@ class Iteration(Iterator[Batch]):
             as_stored=mode == "unchanged",
             may_shrink=loader.decode == "auto",
             array=array,
-            fetch=_fetcher(source, self._crashes),
-            decode_other=lambda data: _pixels(decode_other(data, mode)),
-            image_step=None if step is None else _stepper(source, step, self._crashes),
+            fetch=fetcher(source, self._crashes),
+            decode_other=lambda data: pixels_of(decode_other(data, mode)),
+            image_step=None if step is None else stepper(source, step, self._crashes),
             cache=None if cache is None else cache.open(),
             keep_small=cache is not None and cache.size == "recipe",
         )
@@ -403,53 +351,3 @@ def _all_steps(order: Order, epoch: int, position: int, end: int) -> Iterator[tu
         for step in order.steps(e, position, samples):
             yield step, samples
         position = 0
-
-
-def _fetcher(source: Source, crashes: list[Exception]) -> Any:
-    """What the engine calls for a sample without a path. It must not hold the iteration: that would be a cycle."""
-
-    def fetch(index: int) -> tuple[Any, ...]:
-        try:
-            image = source.fetch(index)
-            if isinstance(image, Tensor) and image.dim() == 3:
-                return _pixels(image)
-            if isinstance(image, bytes | bytearray | memoryview) or (isinstance(image, Tensor) and image.dim() == 1):
-                return _encoded(image)
-            return _pixels(to_image(image))
-        except (OSError, ValueError, RuntimeError):  # what readers and decoders raise: the sample is bad
-            raise
-        except Exception as error:  # a mistake in the source: the consumer gets it as it is
-            crashes.append(error)
-            raise
-
-    return fetch
-
-
-def _stepper(source: Source, step: ImageStep, crashes: list[Exception]) -> Any:
-    """What the engine calls to have `step` applied to a decoded image."""
-
-    def apply(index: int, image: tuple[Any, ...]) -> tuple[Any, ...]:
-        address, height, width, stride, channels, kind = image
-        dtype = torch.uint8 if kind == _C.PixelType.uint8 else torch.uint16
-        memory = (ctypes.c_uint8 * ((height - 1) * stride + width * channels * dtype.itemsize)).from_address(address)
-        rows = torch.frombuffer(memory, dtype=dtype)
-        # A copy: the step may keep its image, or write into it.
-        pixels = rows.as_strided((height, width, channels), (stride // dtype.itemsize, channels, 1)).clone()
-        try:
-            result = step(pixels)
-            if not isinstance(result, Tensor):
-                raise TypeError(
-                    f"it returned {type(result).__name__}; it must return a tensor, (H, W, C), uint8 or uint16."
-                )
-            return _pixels(result)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DecodeError(f"image_step: {type(error).__name__}: {error}") from error
-        except Exception as error:  # a mistake in the step: the consumer gets it, and the sample's name
-            mistake = RuntimeError(
-                f"Loader: image_step failed on {source.filename(index)}: {type(error).__name__}: {error}"
-            )
-            mistake.__cause__ = error
-            crashes.append(mistake)
-            raise
-
-    return apply

@@ -50,7 +50,8 @@ class PixelCache:
     def open(self) -> _C.MemoryCache | _C.FileCache:
         """The native cache of this process."""
         native, here = self._native, self._process == os.getpid()
-        if native is not None and here and not native.error():
+        idle = isinstance(native, _C.FileCache) and native.idle  # perhaps the other machine has completed it by now
+        if native is not None and here and not idle and not native.error():
             return native
         if self.where is None:
             inherited = native if isinstance(native, _C.MemoryCache) else None
@@ -62,7 +63,7 @@ class PixelCache:
                 path=os.fsencode(self.where),
                 samples=len(self.source),
                 fingerprint=self._fingerprint,
-                rule=rule(self.source, self._views, self.size),
+                rule=_rule(self.source, self._views, self.size),
                 limit=self.limit or 0,
             )
             self._budget = self.limit or 0
@@ -90,7 +91,9 @@ class PixelCache:
 
     def stats(self) -> dict[str, Any]:
         """See `Loader.stats`."""
-        native, n = self.open(), len(self.source)
+        n, native = len(self.source), self._native
+        if native is None or self._process != os.getpid():
+            native = self.open()
         counts = native.counts()
         images, size = counts["images"], counts["bytes"]
         if images >= n:
@@ -146,7 +149,7 @@ def as_cache(
     return PixelCache(source, recipe, where, cache_bytes, cache_size)
 
 
-def rule(source: Source, encoded: str, size: CacheSize) -> str:
+def _rule(source: Source, encoded: str, size: CacheSize) -> str:
     """How images were decoded, in words: two caches of the same rule hold the same pixels."""
     how = f"decoding {_DECODING} of {source.channels} channels, {source.mode}"
     if size == "full":

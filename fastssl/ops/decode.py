@@ -126,7 +126,8 @@ def _is_cut_down(picture: PIL.Image.Image) -> bool:
         bits = picture.tag_v2.get(_BITS_PER_SAMPLE, 8)  # type: ignore[attr-defined]
         return max(bits if isinstance(bits, tuple) else (bits,)) > 8
     # The raw mode of the first tile: "RGB;16B" in a PNG; in a PPM it comes with the largest value.
-    arguments = picture.tile[0][3] if picture.tile else ""
+    tile = getattr(picture, "tile", None)
+    arguments = tile[0][3] if tile else ""
     arguments = arguments if isinstance(arguments, tuple) else (arguments,)
     raw, *rest = arguments or ("",)
     return "16" in str(raw) or (picture.format == "PPM" and any(isinstance(v, int) and v > 255 for v in rest))
@@ -139,8 +140,8 @@ def _as_stored(picture: PIL.Image.Image) -> Tensor:
         raise DecodeError(f"32 bits a channel (mode {picture.mode!r}); images hold 8 or 16")
     if _is_cut_down(picture):
         raise DecodeError(
-            f"{picture.format} of more than 8 bits in several channels, which Pillow cuts down to 8. For these use mode='RGB', or "
-            "read the file with another library and pass its pixels"
+            f"{picture.format} of more than 8 bits in several channels, which Pillow cuts down to 8. For these use mode='RGB', "
+            "or read the file with another library and pass its pixels"
         )
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA" if picture.mode == "PA" or "transparency" in picture.info else "RGB")

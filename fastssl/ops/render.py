@@ -32,18 +32,24 @@ class Encodable(Protocol):
     def encode(self) -> str: ...
 
 
-def encode_recipe(recipe: Sequence[Encodable], linked: bool = True) -> str:
+def encode_recipe(recipe: Sequence[Encodable], only: Sequence[int] | None = None) -> str:
     """A recipe as JSON, which the operators take because an operator's arguments are tensors, numbers and strings.
 
-    Not linked: views out of a recipe, which render what was drawn already, though they name views that are not there.
+    `only`: the indices of some of its views, to render what was drawn for all of them.
     """
     if isinstance(recipe, str) or not isinstance(recipe, Sequence) or not recipe:
         raise TypeError(f"recipe: got {recipe!r}; it is a tuple of View, such as fastssl.recipes.simclr(224).")
     for view in recipe:
         if not hasattr(view, "encode"):
             raise TypeError(f"recipe: got {type(view).__name__} in it; a recipe is a tuple of View.")
-    encoded = "[" + ",".join(view.encode() for view in recipe) + "]"
-    return encoded if linked else json.dumps([{**view, "of": -1} for view in json.loads(encoded)])
+    views = [view.encode() for view in recipe]
+    if only is None and not any('"same"' in view for view in views):
+        return "[" + ",".join(views) + "]"
+    fields = [json.loads(view) for view in views]
+    for i, view in enumerate(fields):
+        if view["crop"] == "same" and view["of"] < i:  # rotated as the other view is
+            view["rotate_filter"] = fields[view["of"]].get("rotate_filter", "nearest")
+    return json.dumps(fields if only is None else [{**fields[v], "of": -1} for v in only])
 
 
 _ENUMS = {
@@ -174,7 +180,7 @@ def render_after(
         )
     images = list(result.detach().cpu().contiguous().unbind(0))
     count = 0 if threads is None else check_threads("render", threads)
-    arguments = (images, plan[:, None], encode_recipe([view]), "after_custom", dtype, channels_last, count)
+    arguments = (images, plan[:, None], encode_recipe([view], [0]), "after_custom", dtype, channels_last, count)
     if out is not None:
         _render_into(*arguments, [out])
         return out
@@ -197,7 +203,7 @@ def _render_custom(
         which = [v for v, view in enumerate(recipe) if (view.custom is not None) == own]
         if not which:
             continue
-        encoded = encode_recipe([recipe[v] for v in which], linked=False)
+        encoded = encode_recipe(recipe, which)
         form = (torch.float32, False) if own else (dtype, channels_last)
         arguments = (list(images), plan[:, which], encoded, part, *form, threads)
         if own or out is None:

@@ -29,7 +29,11 @@ def set_num_threads(threads: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """What was set; else 1 in a DataLoader's worker process, whose fellows have the other CPUs; else all CPUs."""
+    """What was set; else 1 in a DataLoader's worker process, whose fellows have the other CPUs; else all CPUs.
+
+    All CPUs are those of the process's affinity, cut down to the quota of its control group, rounded up. torch's own number
+    of threads and OMP_NUM_THREADS do not count.
+    """
     if _chosen is not None:
         return _chosen
     return 1 if torch.utils.data.get_worker_info() is not None else _native.available_cpus()

@@ -14,7 +14,7 @@ from fastssl.transforms.philox import seed_from_torch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import View
 
-__all__ = ["MultiViewTransform", "ViewTransform", "render_drawn", "takes_encoded", "view_of"]
+__all__ = ["MultiViewTransform", "ViewTransform", "draw_plan", "render_drawn", "takes_encoded", "view_of"]
 
 
 class ViewTransform:
@@ -108,19 +108,26 @@ class MultiViewTransform:
         return f"{type(self).__name__}({list(self.transforms)!r})"
 
 
+def draw_plan(images: Sequence[Tensor], recipe: tuple[View, ...]) -> Plan:
+    """Draws a plan for images (H, W, 3) with a key from torch's default generator."""
+    return Plan.draw(recipe, [(image.shape[0], image.shape[1]) for image in images], seed=seed_from_torch())
+
+
 def render_drawn(
     images: Sequence[Tensor],
     recipe: tuple[View, ...],
     *,
+    plan: Plan | None = None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     batch: bool = False,
 ) -> list[Tensor]:
-    """Draws a plan with a key from torch's default generator and renders all views of all images in one call.
+    """Draws a plan and renders all views of all images in one call.
 
     Args:
         images: (H, W, 3) uint8 each, of any sizes.
         recipe: The V views.
+        plan: What was drawn; None for `draw_plan`.
         dtype: Of the views.
         channels_last: Whether the views are stored channels last.
         batch: Whether the result leaves a DataLoader's worker as it is, so that it had better be in shared memory.
@@ -128,13 +135,13 @@ def render_drawn(
     Returns:
         V tensors (B, 3, S, S), B the number of images.
     """
-    sizes = [(image.shape[0], image.shape[1]) for image in images]
-    plan = Plan.draw(recipe, sizes, seed=seed_from_torch())
+    plan = draw_plan(images, recipe) if plan is None else plan
     out = None
+    count, channels = len(images), images[0].shape[2] if images else 3
     if batch and channels_last:
-        out = [empty_batch((len(images), v.size, v.size, 3), dtype).permute(0, 3, 1, 2) for v in recipe]
+        out = [empty_batch((count, v.size, v.size, channels), dtype).permute(0, 3, 1, 2) for v in recipe]
     elif batch:
-        out = [empty_batch((len(images), 3, v.size, v.size), dtype) for v in recipe]
+        out = [empty_batch((count, channels, v.size, v.size), dtype) for v in recipe]
     return ops.render(images, plan, recipe, dtype=dtype, channels_last=channels_last, out=out)
 
 
