@@ -164,6 +164,23 @@ void test_jpeg() {
     } catch (const cpu::DecodeError&) {
     }
   }
+  // One that lacks its tables is an error, and not decoded with those of the image before.
+  std::vector<uint8_t> bare = encode(64, 48, JCS_RGB, false);
+  for (size_t i = 2; bare[i + 1] != 0xDA;) {
+    const size_t length = 2 + bare[i + 2] * size_t(256) + bare[i + 3];
+    if (bare[i + 1] == 0xDB) {
+      bare.erase(bare.begin() + ssize_t(i), bare.begin() + ssize_t(i + length));
+    } else {
+      i += length;
+    }
+  }
+  for (cpu::JpegDecoder fresh; cpu::JpegDecoder* which : {&fresh, &decoder}) {
+    CHECK(throws<cpu::DecodeError>([&] {
+      std::vector<uint8_t> pixels(size_t(64) * 48 * 3);
+      which->open(bare.data(), bare.size());
+      which->decode(pixels.data(), 3 * 64);
+    }));
+  }
   // And the decoder is as good as new.
   decoder.open(good.data(), good.size());
   std::vector<uint8_t> pixels(size_t(64) * 48 * 3);
@@ -425,6 +442,27 @@ void test_file_cache() {
     half.finish("too early");
     CHECK(!std::filesystem::exists(path) && std::filesystem::exists(path + ".part"));
     CHECK(throws<cpu::CacheError>([&] { cpu::FileCache other(setup("another rule")); }));
+  }
+  {
+    // Entries that no image can have, as a machine that went down may leave them: they are stored anew, in their place.
+    const int first = kPictures - 3;
+    std::fstream part(path + ".part", std::ios::in | std::ios::out | std::ios::binary);
+    const auto put = [&](int i, int64_t at, auto value) {
+      part.seekp(4096 + 32 * i + at).write(reinterpret_cast<const char*>(&value), sizeof(value));
+    };
+    put(first, 16, int32_t(INT32_MAX));  // height, width and channels
+    put(first, 20, int32_t(INT32_MAX));
+    put(first, 24, uint16_t(65535));
+    put(first + 1, 0, int64_t(INT64_MAX));  // offset
+    part.close();
+    cpu::FileCache half(setup());
+    CHECK(half.find(first - 1, buffer, found) && Picture(first - 1).is(found));
+    for (const int i : {first, first + 1}) {
+      CHECK(!half.find(i, buffer, found) && half.wants(i, 1));
+      half.keep(i, Picture(i).view);
+      CHECK(half.find(i, buffer, found) && Picture(i).is(found));
+    }
+    CHECK(half.error().empty() && half.counts().bytes < 1 << 20);
   }
   {
     // Two that fill it at once, as two processes would.
