@@ -5,6 +5,7 @@
 #   make bench [DATA=folder]  the benchmarks beside their peers
 #   make lint | format        check the style | apply it
 #   make sanitize             the native code under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make fuzz [SECONDS=600]   libFuzzer on decoding, rendering and the cache file
 #   make gpu-check            build, test and benchmark on a machine with a GPU, network or not
 #   make build                compile what changed
 #   make clean | distclean    remove what was built | and the environment
@@ -114,6 +115,22 @@ sanitize: $(VENV)/.installed
 	OMP_NUM_THREADS=$(THREADS) UBSAN_OPTIONS=print_stacktrace=1 LD_PRELOAD="$(SANITIZED_LIBRARIES)" \
 	  FASTSSL_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1:thread_local_quarantine_size_kb=16 \
 	  PYTHONPATH=$(abspath $(SANITIZE))/site $(VENV)/bin/pytest -p no:cacheprovider $(SANITIZE_TESTS) $(ARGS)
+
+# From tests/corpus, which the tests above replay. What is new goes into build/fuzz/corpus; a finding, which ends the run, into
+# build/fuzz/findings. To keep what is new: build/fuzz/fuzz -merge=1 tests/corpus build/fuzz/corpus
+FUZZ := build/fuzz
+SECONDS ?= 600
+.PHONY: fuzz
+fuzz: $(VENV)/.installed
+	@JPEG_ROOT="$(JPEG_ROOT)" PYTHON="$(PYTHON)" CXX="$(CXX)" bash .ci/system-packages fuzz
+	$(WITH_TOOLS) cmake -S . -B $(FUZZ) -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DFASTSSL_FUZZ=ON -DFASTSSL_CUDA=OFF \
+	  $(if $(JPEG_ROOT),-DJPEG_ROOT="$(JPEG_ROOT)")
+	$(WITH_TOOLS) cmake --build $(FUZZ)
+	mkdir -p $(FUZZ)/corpus $(FUZZ)/findings
+	$(FUZZ)/fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+	  -artifact_prefix=$(FUZZ)/findings/ $(FUZZ)/corpus tests/corpus || \
+	  { echo "A finding: its input is the last file in $(FUZZ)/findings; $(FUZZ)/fuzz <file> runs it again." >&2; exit 1; }
+	@echo "No finding in $(SECONDS) s."
 
 .PHONY: gpu-check
 gpu-check:

@@ -423,6 +423,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         lambda: render(dtype=torch.uint8, recipe=(View(crop=Crop(size=8), normalize=IMAGENET),)),
         r"uint8.*normalize=None",
     ),
+    (
+        lambda: render(dtype=torch.uint8, recipe=(View(crop=Crop(size=8), normalize=None, erase=Erase(value=2.0)),)),
+        r"render: dtype=torch\.uint8 cannot hold Erase\(value=2\); take one from 0 to 1",
+    ),
     (lambda: render(threads=0), r"threads=0"),
     (lambda: render(threads="all"), r"threads='all'"),
     (lambda: fastssl.set_num_threads(0), r"threads=0"),

@@ -308,6 +308,32 @@ def test_decode_says_what_it_cannot_take(form):
 # --- many, and for long -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("marker", [0xDB, 0xC4])
+def test_a_jpeg_without_its_tables_does_not_take_those_of_another(marker):
+    """libjpeg keeps tables for the images after it: then the pixels would depend on what a thread decoded before."""
+    image = images.photo(48, 64)
+    whole = images.jpeg(image, quality=60, optimize=True)
+    bare, at = whole[:2], 2
+    while at < len(whole):
+        scan = whole[at + 1] == 0xDA
+        end = len(whole) if scan else at + 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
+        if scan or whole[at + 1] != marker:
+            bare += whole[at:end]
+        at = end
+    results = []
+    for before in (None, images.jpeg(image, quality=60, optimize=True), images.jpeg(image, quality=5)):
+        if before is not None:
+            ops.decode(before)
+        try:
+            results.append(ops.decode(bare))
+        except fastssl.DecodeError:
+            results.append(None)
+    assert marker != 0xDB or results == [None] * 3, "no quantization table, no pixels"
+    for result in results[1:]:
+        assert (result is None) == (results[0] is None)
+        assert result is None or torch.equal(result, results[0])
+
+
 def test_threads_do_not_disturb_each_other():
     files = [images.jpeg(images.photo(50 + i, 90 - i, seed=i), progressive=i % 3 == 0) for i in range(24)]
     files += [data[: len(data) // 2] for data in files]

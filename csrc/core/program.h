@@ -63,8 +63,12 @@ struct Compiled : Program {
 
 [[noreturn]] inline void refuse(const std::string& why) { throw std::invalid_argument(why); }
 
+// Whole numbers as such; what an edited plan may hold besides, as it is.
 inline std::string by(float height, float width) {
-  return std::to_string(int64_t(height)) + " x " + std::to_string(int64_t(width));
+  const auto text = [](float v) {
+    return std::abs(v) < 1e9f && v == std::floor(v) ? std::to_string(int64_t(v)) : std::to_string(v);
+  };
+  return text(height) + " x " + text(width);
 }
 
 // Throws std::invalid_argument where the plan does not fit the image or cannot be rendered, in words that can follow a

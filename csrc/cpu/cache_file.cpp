@@ -33,7 +33,21 @@ enum State : uint32_t { Filling = 0, Finishing = 1, Complete = 2, Abandoned = 3 
 // Of an image.
 enum ImageState : uint32_t { Empty = 0, Claimed = 1, Done = 2, Absent = 3 };
 
+// Sides that may be rounded up to a multiple of the shrinking.
+constexpr int32_t kMostSide = INT32_MAX - 8;
+
 int64_t aligned(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+
+// Where the pixels begin, behind the header and a table of 32 bytes a sample.
+constexpr int64_t kEntry = 32;
+constexpr int64_t kMostSamples = int64_t(1) << 56;
+int64_t table_end(int64_t samples) { return aligned(kPage + samples * kEntry, kPage); }
+
+// What a file holds as text ends at a zero, or at the end of its field.
+template <size_t N>
+std::string text_of(const char (&field)[N]) {
+  return std::string(field, ::strnlen(field, N));
+}
 
 // A number that several processes share.
 template <typename T>
@@ -156,9 +170,16 @@ struct FileCache::Entry {
     return out;
   }
   int64_t bytes() const { return view(nullptr).stride * view(nullptr).rows; }
+  // Whether it can be what was stored, so that bytes() may be asked for.
   bool sensible() const {
-    return height > 0 && width > 0 && channels > 0 && (type == 0 || type == 1) &&
-           (shrink == 1 || shrink == 2 || shrink == 4 || shrink == 8);
+    if (height <= 0 || width <= 0 || channels == 0 || type > 1) return false;
+    if (shrink != 1 && shrink != 2 && shrink != 4 && shrink != 8) return false;
+    if (height > kMostSide || width > kMostSide) return false;
+    return double(height) * width * channels * 2 < double(int64_t(1) << 62);
+  }
+  // Whether its pixels lie between these two offsets.
+  bool inside(int64_t from, int64_t to) const {
+    return sensible() && offset >= from && offset <= to && bytes() <= to - offset;
   }
   uint64_t hash_now(const void* pixels, int64_t index) const {
     const int64_t about[] = {index, height, width, channels, type, shrink};
@@ -171,7 +192,8 @@ void FileCache::fail(const std::string& file, const std::string& why) const {
 }
 
 FileCache::FileCache(Setup setup) : setup_(std::move(setup)) {
-  static_assert(sizeof(Header) <= size_t(kPage) && std::is_trivially_copyable_v<Header> && sizeof(Entry) == 32);
+  static_assert(sizeof(Header) <= size_t(kPage) && std::is_trivially_copyable_v<Header> &&
+                sizeof(Entry) == size_t(kEntry));
   for (int attempt = 0; !open_complete() && !open_part(); ++attempt) {
     // Another process is making, completing or removing it at this moment.
     if (attempt == kOpenAttempts)
@@ -198,13 +220,15 @@ void FileCache::check_same(const Header& header, const std::string& file) const 
                    std::to_string(kCacheVersion) + remedy);
   }
   if (header.hash != header.hash_now()) fail(file, "its header is damaged (wrong checksum)" + remedy);
+  if (header.samples < 0 || header.samples > kMostSamples || header.data_at != table_end(header.samples))
+    fail(file, "its header is damaged (its table has no possible size)" + remedy);
   if (setup_.any) return;
   if (header.samples != setup_.samples) {
     fail(file, "it was made for a source of " + std::to_string(header.samples) + " samples, this one has " +
                    std::to_string(setup_.samples) + remedy);
   }
-  if (setup_.rule != header.rule) {
-    fail(file, "its images were decoded by another rule (\"" + std::string(header.rule) + "\", here \"" + setup_.rule +
+  if (setup_.rule != text_of(header.rule)) {
+    fail(file, "its images were decoded by another rule (\"" + text_of(header.rule) + "\", here \"" + setup_.rule +
                    "\")" + remedy);
   }
   if (std::memcmp(header.fingerprint, setup_.fingerprint.data(), sizeof(header.fingerprint)) != 0) {
@@ -224,6 +248,9 @@ void FileCache::check_complete(const Header& header, int64_t size) const {
     fail(setup_.path,
          "it is truncated: " + std::to_string(size) + " of " + std::to_string(header.size) + " bytes" + remedy);
   }
+  if (header.size < header.data_at || header.labels_at < header.data_at || header.labels_size < 0 ||
+      header.labels_at > header.size || header.labels_size > header.size - header.labels_at)
+    fail(setup_.path, "its header is damaged (it speaks of what lies outside the file)" + remedy);
 }
 
 bool FileCache::open_complete() {
@@ -248,7 +275,7 @@ bool FileCache::open_complete() {
   check_complete(header, about.st_size);
   if (setup_.any) {
     setup_.samples = header.samples;
-    setup_.rule = header.rule;
+    setup_.rule = text_of(header.rule);
   }
   map_complete(file.get(), header);
   return true;
@@ -309,15 +336,15 @@ bool FileCache::open_part() {
     check_same(header, part());
     if (about.st_size < header.data_at) fail(part(), "it is truncated within its table; delete the file");
   }
-  head_bytes_ = size_t(aligned(kPage + setup_.samples * int64_t(sizeof(Entry)), kPage));
-  if (!alone && boot_id() != std::string(header.boot)) return true;  // filled on another machine: idle()
+  head_bytes_ = size_t(table_end(setup_.samples));
+  if (!alone && boot_id() != text_of(header.boot)) return true;  // filled on another machine: idle()
   void* const map = ::mmap(nullptr, head_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (map == MAP_FAILED) fail(part(), "cannot map: " + reason(errno));
   header_ = static_cast<Header*>(map);
   entries_ = reinterpret_cast<Entry*>(static_cast<uint8_t*>(map) + kPage);
   fd_ = file.take();
   if (alone) {
-    recover();
+    recover(about.st_size);
     if (state() == Complete) {  // and its maker ended before it gave it the name
       publish(fd_);
       ::munmap(std::exchange(header_, nullptr), head_bytes_);
@@ -336,7 +363,7 @@ void FileCache::make_part(int fd) {
   header.version = kCacheVersion;
   header.endian = kEndian;
   header.samples = setup_.samples;
-  header.data_at = aligned(kPage + setup_.samples * int64_t(sizeof(Entry)), kPage);
+  header.data_at = table_end(setup_.samples);
   std::memcpy(header.fingerprint, setup_.fingerprint.data(),
               std::min(setup_.fingerprint.size(), sizeof(header.fingerprint)));
   std::memcpy(header.rule, setup_.rule.data(), std::min(setup_.rule.size(), kRuleBytes));
@@ -353,17 +380,17 @@ void FileCache::make_part(int fd) {
 }
 
 // Alone with the part: what a process left that was ended in the middle is put right.
-void FileCache::recover() {
+void FileCache::recover(int64_t size) {
   int64_t settled = 0, end = header_->data_at;
   for (int64_t i = 0; i < setup_.samples; ++i) {
     Entry& e = entries_[i];
-    if (e.state == Done && (!e.sensible() || e.offset < header_->data_at)) e.state = Empty;
-    if (e.state == Claimed) e.state = Empty;
+    if (e.state == Done && !e.inside(header_->data_at, size)) e.state = Empty;
+    if (e.state != Done && e.state != Absent) e.state = Empty;
     if (e.state == Done) end = std::max(end, e.offset + e.bytes());
     settled += e.state != Empty;
   }
   header_->settled = settled;
-  header_->end = std::max(header_->end, aligned(end, kAlign));
+  header_->end = aligned(end, kAlign);
   if (header_->state == Complete && header_->complete_hash != header_->complete_hash_now()) header_->state = Filling;
   if (header_->state != Complete) header_->state = Filling;
   const std::string boot = boot_id();
@@ -390,7 +417,12 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
   if (known && !complete() && header_ && state() == Complete) {
     const std::lock_guard guard(mutex_);
     try {
-      if (!complete() && error_.empty()) map_complete(fd_, *header_);
+      if (!complete() && error_.empty()) {
+        struct stat about;
+        if (::fstat(fd_, &about) != 0) fail(setup_.path, "cannot examine: " + reason(errno));
+        check_complete(*header_, about.st_size);
+        map_complete(fd_, *header_);
+      }
     } catch (const CacheError& error) {
       error_ = error.what();
     }
@@ -398,15 +430,13 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
   if (const uint8_t* map = known ? map_.load(std::memory_order_acquire) : nullptr) {
     const Entry& entry = reinterpret_cast<const Entry*>(map + kPage)[index];
     if (entry.state == Done) {
-      const bool inside =
-          entry.sensible() && entry.offset >= kPage && entry.bytes() <= int64_t(map_bytes_) - entry.offset;
-      const uint8_t* pixels = map + entry.offset;
+      const bool inside = entry.inside(kPage, int64_t(map_bytes_));
       if (inside) {
         // All of it is asked for at once, where by page faults the disk would be asked many times.
         const int64_t begin = entry.offset / kPage * kPage;
         ::madvise(const_cast<uint8_t*>(map + begin), size_t(entry.offset + entry.bytes() - begin), MADV_WILLNEED);
       }
-      found = inside && look_up(entry, index, pixels, image);
+      found = inside && look_up(entry, index, map + entry.offset, image);
       if (!found) {
         const std::lock_guard guard(mutex_);
         if (error_.empty())
@@ -418,8 +448,8 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
     Entry& place = entries_[index];
     if (shared(place.state).load(std::memory_order_acquire) == Done) {
       const Entry entry = place;
-      const int64_t bytes = entry.sensible() ? entry.bytes() : -1;
-      if (bytes > 0 && bytes <= shared(header_->end).load() - entry.offset) {
+      if (entry.inside(header_->data_at, shared(header_->end).load())) {
+        const int64_t bytes = entry.bytes();
         uint8_t* const pixels = buffer.at_least(size_t(bytes) + kSlack);
         found = read_at(fd_, pixels, bytes, entry.offset) == bytes && look_up(entry, index, pixels, image);
       }
@@ -610,8 +640,7 @@ std::vector<int64_t> FileCache::damaged(int threads) const {
   parallel_for(setup_.samples, threads, [&](int64_t i) {
     const Entry& e = entries[i];
     if (e.state != Done) return;
-    const bool inside = e.sensible() && e.offset >= kPage && e.bytes() <= int64_t(map_bytes_) - e.offset;
-    if (inside && e.hash_now(map + e.offset, i) == e.hash) return;
+    if (e.inside(kPage, int64_t(map_bytes_)) && e.hash_now(map + e.offset, i) == e.hash) return;
     const std::lock_guard guard(mutex);
     out.push_back(i);
   });

@@ -75,7 +75,7 @@ class FileCache : public Cache {
   void check_same(const Header& header, const std::string& file) const;
   void check_complete(const Header& header, int64_t size) const;
   void map_complete(int fd, const Header& header);
-  void recover();
+  void recover(int64_t size);
   void publish(int fd);
   uint32_t state() const;
   void settle(Entry& entry, const Entry& with, uint32_t state);

@@ -112,8 +112,12 @@ ImageSize JpegDecoder::open(const uint8_t* data, size_t size) {
   s->truncated = false;
   s->ends = has_end(data, size);
   s->errors.num_warnings = 0;
-  jpeg_abort_decompress(&s->info);
   if (setjmp(s->escape)) throw DecodeError(std::string("not a readable JPEG: ") + s->message);
+  // Made anew: libjpeg keeps an image's tables for those after it, so that one which lacks its own would be decoded with
+  // whatever this thread has seen before. It costs some microseconds.
+  jpeg_destroy_decompress(&s->info);
+  jpeg_create_decompress(&s->info);
+  s->info.client_data = s;
   jpeg_mem_src(&s->info, const_cast<uint8_t*>(data), static_cast<unsigned long>(size));
   jpeg_read_header(&s->info, TRUE);
   if (s->truncated) throw DecodeError("the JPEG ends within its header (truncated)");

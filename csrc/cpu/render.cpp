@@ -329,6 +329,10 @@ void Renderer::render(const ImageView& image, const core::ViewSpec& spec, const 
   if (!program_.cropped && (image.height != program_.size || image.width != program_.size))
     core::refuse("what follows a custom step must be " + core::by(float(program_.size), float(program_.size)) +
                  " pixels");
+  if (out.dtype == DType::UInt8 && program_.erase_height > 0 &&
+      !(program_.erase_value >= 0 && program_.erase_value <= 1))
+    core::refuse("uint8 cannot hold the value " + std::to_string(program_.erase_value) +
+                 " that Erase writes; take one from 0 to 1, or ask for a float type");
   View view{*this, program_, image, out, position};
   view.run();
 }

@@ -95,6 +95,12 @@ def check_format(who: str, encoded: str, dtype: torch.dtype) -> None:
         raise ValueError(
             f"{who}: dtype=torch.uint8 cannot hold normalized values; write View(..., normalize=None), or ask for a float type."
         )
+    for view in native_views(encoded) if dtype == torch.uint8 else ():
+        if view.erase_p > 0 and not 0 <= view.erase_value <= 1:
+            raise ValueError(
+                f"{who}: dtype=torch.uint8 cannot hold Erase(value={view.erase_value:g}); take one from 0 to 1, which is white, "
+                "or ask for a float type."
+            )
 
 
 def render(
