@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -378,6 +379,11 @@ EVERYTHING = (
     View(crop=SameCrop(size=48), jitter=JITTERED),
     View(crop=Crop(size=16, inside=0), turn=QuarterTurn(), solarize=Solarize(p=1.0)),
 )
+
+
+def test_the_plan_says_what_each_of_its_fields_is():
+    documented = re.findall(r"`(\w+)`", (Plan.__doc__ or "").split("Fields:")[1].split("Args:")[0])
+    assert [name for name in Plan.FIELDS if name not in ("order1", "order2")] == documented  # `order0` to `order3`
 
 
 def test_a_plan_survives_storing_slicing_and_pickling():

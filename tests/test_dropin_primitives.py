@@ -9,14 +9,16 @@ from typing import Any
 import dropin
 import numpy as np
 import pytest
+import reference
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from fastssl.transforms import (
     AddGridTransform,
     AmplitudeRescaleTransform,
+    Erase,
     GaussianBlur,
     GaussianMixtureMask,
     ImageGridTransform,
@@ -26,18 +28,24 @@ from fastssl.transforms import (
     MultiCropTransform,
     MultiViewTransformV2,
     PhaseShiftTransform,
+    Posterize,
+    QuarterTurn,
     RandomFrequencyMaskTransform,
     RandomResizedCropAndFlip,
     RandomRotate,
     RandomRotateDegrees,
     RandomSolarization,
+    Resize,
     RFFT2DTransform,
+    Rotate,
     SwaVViewTransform,
     ToTensor,
     VICRegLViewTransform,
+    View,
     random_rotation_transform,
     torchvision_transforms,
 )
+from fastssl.transforms.uncropped import UncroppedTransform
 
 PHOTO = dropin.PHOTO
 IMAGE = Image.fromarray(PHOTO)
@@ -243,6 +251,63 @@ def test_what_comes_after_a_crop_works_on_any_shape(side):
     solarized = VICRegLViewTransform(0.0, solarize_prob=1.0, cj_prob=0, random_gray_scale=0, normalize=None)(image)
     expected = torch.where(image >= 128, 255 - image, image).float() / 255
     assert (solarized - expected).abs().max() <= 1e-6
+
+
+STILL: dict[str, Any] = {"hf_prob": 0, "cj_prob": 0, "random_gray_scale": 0, "normalize": None}
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.7, 40.0])
+def test_a_box_blur_after_any_crop_is_pillows(sigma):
+    image = v2.functional.to_image(IMAGE)[:, :61]
+    transform = SwaVViewTransform(gaussian_blur=1.0, sigmas=(sigma, sigma), blur_kind="box", **STILL)
+    expected = reference.box_blur(image.double().numpy() / 255, sigma)
+    assert np.abs(transform(image).numpy() - expected).max() <= 1e-5  # float32, a few hundred sums
+    pillows = np.asarray(v2.functional.to_pil_image(image).filter(ImageFilter.GaussianBlur(sigma)), dtype=float)
+    # Pillow rounds each of six passes to 8 bits, by at most half a step.
+    assert np.abs(transform(image).permute(1, 2, 0).numpy() * 255 - pillows).max() <= 3
+
+
+def test_box_blurs_draw_their_deviation_and_reach_vicregl():
+    image = v2.functional.to_image(IMAGE)
+    still = {"cj_prob": 0, "random_gray_scale": 0, "normalize": None}
+    transform = VICRegLViewTransform(1.0, gaussian_blur_sigmas=(1.0, 3.0), blur_kind="box", **still)
+    sharp, soft = (reference.box_blur(image.double().numpy() / 255, sigma) for sigma in (1.0, 3.0))
+    torch.manual_seed(0)
+    assert np.abs(VICRegLViewTransform(1.0, (3.0, 3.0), blur_kind="box", **still)(image).numpy() - soft).max() <= 1e-5
+    spreads = {round(transform(image).std().item(), 6) for _ in range(8)}
+    assert len(spreads) == 8 and soft.std() < min(spreads) < max(spreads) < sharp.std()
+
+
+def test_every_turn_is_drawn_after_any_crop():
+    image = v2.functional.to_image(IMAGE)[:, :, :100]
+    turn = UncroppedTransform(View(crop=Resize(size=1), turn=QuarterTurn(p=1.0, turns=(2, 3)), normalize=None))
+    torch.manual_seed(0)
+    ways = [image.rot90(k, (1, 2)) / 255 for k in range(4)]
+    drawn = [[torch.equal(out, way) for way in ways].index(True) for out in (turn(image) for _ in range(200))]
+    assert {*drawn} == {2, 3} and abs(drawn.count(2) - 100) <= 5 * 50**0.5  # five standard errors
+    upright = UncroppedTransform(View(crop=Resize(size=1), turn=QuarterTurn(p=0.0, turns=3), normalize=None))
+    assert torch.equal(upright(image), ways[0])
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_rotations_after_any_crop_interpolate_as_asked(interpolation):
+    image = v2.functional.pil_to_tensor(IMAGE)
+    rotate = Rotate(p=1.0, degrees=(20, 20), interpolation=interpolation)
+    out = UncroppedTransform(View(crop=Resize(size=1), rotate=rotate, normalize=None))(image)
+    mode = v2.InterpolationMode(interpolation)
+    expected = v2.functional.rotate(image.float() / 255, 20, interpolation=mode)
+    assert (out - expected).abs().max() <= 1e-5  # float32; the layouts in memory differ, and so the order of sums
+
+
+def test_erasing_comes_last_after_any_crop():
+    erase = Erase(p=1.0, area=(0.25, 0.25), aspect=(1.0, 1.0), value=-7.0)
+    out = UncroppedTransform(View(crop=Resize(size=1), erase=erase))(torch.zeros(3, 40, 40, dtype=torch.uint8))
+    assert (out == -7.0).sum().item() == 3 * 20 * 20
+
+
+def test_what_torchvision_lacks_is_named():
+    with pytest.raises(ValueError, match="posterize has no counterpart"):
+        UncroppedTransform(View(crop=Resize(size=1), posterize=Posterize()))(IMAGE)
 
 
 # The rest

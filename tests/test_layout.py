@@ -132,6 +132,11 @@ def test_all_names_what_is_public(path):
     assert not unlisted, f"defined and neither listed nor named with an underscore: {sorted(unlisted)}"
 
 
+def test_no_module_differs_from_another_by_an_underscore():
+    plain = [path.with_name(path.name.removeprefix("_")) for path in MODULES if not path.name.startswith("__")]
+    assert sorted(path for path in {*plain} if plain.count(path) > 1) == []
+
+
 def calls(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastssl.transforms import _draw_masks as draw
-from fastssl.transforms.checks import check_number, check_sides, check_whole
+from fastssl.transforms._checks import check_number, check_sides, check_whole
 from fastssl.transforms.philox import Keys
 
 __all__ = [

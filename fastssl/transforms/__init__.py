@@ -1,4 +1,7 @@
-"""What a view is, recipes of views, and lightly's transform classes."""
+"""What a view is, recipes of views, and lightly's transform classes.
+
+A module that has the name of one of lightly's has all of its names, also those that are defined in another.
+"""
 
 from fastssl.transforms import masks
 from fastssl.transforms.add_grid_transform import AddGridTransform

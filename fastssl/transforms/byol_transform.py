@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, lightly_view
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.rotation import random_rotation_transform
+from fastssl.transforms.solarize import RandomSolarization
 
-__all__ = ["BYOLTransform", "BYOLView1Transform", "BYOLView2Transform"]
+__all__ = [
+    "BYOLTransform",
+    "BYOLView1Transform",
+    "BYOLView2Transform",
+    "GaussianBlur",
+    "random_rotation_transform",
+    "RandomSolarization",
+]
 
 
 @dataclass(eq=False, repr=False)

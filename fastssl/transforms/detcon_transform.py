@@ -15,13 +15,13 @@ from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from fastssl import ops
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Checker, Normalization, lightly_view
-from fastssl.transforms.add_grid_transform import grid_mask
+from fastssl.transforms.add_grid_transform import AddGridTransform, grid_mask
 from fastssl.transforms.grids import warp_masks
 from fastssl.transforms.multi_view_transform import ViewTransform, draw_plan
 from fastssl.transforms.multi_view_transform_v2 import MultiViewTransformV2
 from fastssl.transforms.view import Recipe
 
-__all__ = ["DetConSTransform", "DetConSViewTransform"]
+__all__ = ["DetConSTransform", "DetConSViewTransform", "AddGridTransform"]
 
 
 @dataclass(eq=False, repr=False)

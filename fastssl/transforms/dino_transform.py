@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Checker, Normalization, check_views, lightly_view
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.rotation import random_rotation_transform
+from fastssl.transforms.solarize import RandomSolarization
 
-__all__ = ["DINOTransform", "DINOViewTransform", "dino_views"]
+__all__ = [
+    "DINOTransform",
+    "DINOViewTransform",
+    "dino_views",
+    "GaussianBlur",
+    "random_rotation_transform",
+    "RandomSolarization",
+]
 
 
 @dataclass(eq=False, repr=False)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, check_views, lightly_view
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.simsiam_transform import SimSiamViewTransform
 
-__all__ = ["FastSiamTransform"]
+__all__ = ["FastSiamTransform", "SimSiamViewTransform"]
 
 
 @dataclass(eq=False, repr=False)

@@ -7,11 +7,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Checker, Normalization, lightly_view
+from fastssl.transforms.amplitude_rescale_transform import AmplitudeRescaleTransform
 from fastssl.transforms.frequency import FrequencySteps
+from fastssl.transforms.gaussian_blur import GaussianBlur
+from fastssl.transforms.gaussian_mixture_masks_transform import GaussianMixtureMask
+from fastssl.transforms.irfft2d_transform import IRFFT2DTransform
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.phase_shift_transform import PhaseShiftTransform
+from fastssl.transforms.random_frequency_mask_transform import RandomFrequencyMaskTransform
 from fastssl.transforms.recipes.special import FREQUENCIES_FIRST
+from fastssl.transforms.rfft2d_transform import RFFT2DTransform
+from fastssl.transforms.rotation import random_rotation_transform
+from fastssl.transforms.solarize import RandomSolarization
 
-__all__ = ["FDATransform", "FDAView1Transform", "FDAView2Transform"]
+__all__ = [
+    "FDATransform",
+    "FDAView1Transform",
+    "FDAView2Transform",
+    "AmplitudeRescaleTransform",
+    "GaussianBlur",
+    "GaussianMixtureMask",
+    "IRFFT2DTransform",
+    "PhaseShiftTransform",
+    "RandomFrequencyMaskTransform",
+    "RFFT2DTransform",
+    "random_rotation_transform",
+    "RandomSolarization",
+]
 
 
 @dataclass(eq=False, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fastssl.transforms.frequency import dig_holes
@@ -26,4 +27,22 @@ class GaussianMixtureMask:
 
     def __call__(self, freq_image: Tensor) -> Tensor:
         """(C, U, V), complex, to the same."""
-        return dig_holes(freq_image, self.num_gaussians, self.std_range)
+        return self.apply_gaussian_mixture_mask(freq_image, self.num_gaussians, self.std_range)
+
+    def apply_gaussian_mixture_mask(self, freq_image: Tensor, num_gaussians: int, std: tuple[float, float]) -> Tensor:
+        """(C, U, V), complex, to the same, with a number of Gaussians and a range of deviations given here."""
+        return dig_holes(freq_image, num_gaussians, std)
+
+    def gaussian_kernel(self, size: tuple[int, int], sigma: Tensor, center: Tensor) -> Tensor:
+        """One Gaussian, 1 at its centre.
+
+        Args:
+            size: Rows and columns.
+            sigma, center: (2,), the deviation and the place of the centre along rows and columns.
+
+        Returns:
+            `size`, on the device of sigma.
+        """
+        distances = [torch.arange(n, device=sigma.device) - c for n, c in zip(size, center, strict=True)]
+        rows, columns = (torch.exp(-(d**2) / (2 * s**2)) for d, s in zip(distances, sigma, strict=True))
+        return rows[:, None] * columns

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, lightly_view
 from fastssl.transforms.dino_transform import dino_views
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.solarize import RandomSolarization
 
-__all__ = ["IBOTTransform", "IBOTViewTransform"]
+__all__ = ["IBOTTransform", "IBOTViewTransform", "GaussianBlur", "RandomSolarization"]
 
 
 @dataclass(eq=False, repr=False)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from fastssl.transforms import _draw_masks as _draw
-from fastssl.transforms.checks import check_number, check_range, check_sides, check_whole
+from fastssl.transforms._checks import check_number, check_range, check_sides, check_whole
 from fastssl.transforms.philox import Keys
 
 __all__ = ["block", "grid", "inverse_block", "multi_block", "positions", "prefix", "random"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, check_views, lightly_view
+from fastssl.transforms.byol_transform import BYOLView1Transform
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
 
-__all__ = ["MMCRTransform"]
+__all__ = ["MMCRTransform", "BYOLView1Transform"]
 
 
 @dataclass(eq=False, repr=False)

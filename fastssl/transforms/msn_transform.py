@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, check_views, lightly_view
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
 
-__all__ = ["MSNTransform", "MSNViewTransform", "msn_views"]
+__all__ = ["MSNTransform", "MSNViewTransform", "msn_views", "GaussianBlur"]
 
 
 @dataclass(eq=False, repr=False)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fastssl import ops
 from fastssl.transforms._arguments import NORMALIZE, Normalization, lightly_view
-from fastssl.transforms.jigsaw import render_puzzles
+from fastssl.transforms.jigsaw import Jigsaw, render_puzzles
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
 from fastssl.transforms.view import View
 
-__all__ = ["PIRLTransform", "pirl_views"]
+__all__ = ["PIRLTransform", "pirl_views", "Jigsaw"]
 
 
 @dataclass(eq=False, repr=False)

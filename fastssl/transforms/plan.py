@@ -24,9 +24,11 @@ class Plan:
     `fastssl.ops.render` takes an edited or stored plan.
 
     Fields: `top`, `left`, `height`, `width` of the crop in pixels of the source; `flip_h`, `flip_v` (0 or 1); `turns`
-    (quarter turns counter-clockwise); `brightness`, `contrast`, `saturation` (1: unchanged); `hue` (part of the circle, 0:
-    unchanged); `order0` to `order3` (0 brightness, 1 contrast, 2 saturation, 3 hue); `grayscale` (0 or 1); `sigma_px` (0:
-    not blurred); `solarize` (threshold in [0, 1], infinity: not solarized); `source_height`, `source_width`.
+    (quarter turns counter-clockwise); `angle` (degrees counter-clockwise about the middle); `brightness`, `contrast`,
+    `saturation` (1: unchanged); `hue` (part of the circle, 0: unchanged); `order0` to `order3` (0 brightness, 1 contrast, 2
+    saturation, 3 hue); `grayscale` (0 or 1); `sigma_px` (0: not blurred); `solarize` (threshold in [0, 1], infinity: not
+    solarized); `posterize` (bits kept, 8: all); `erase_top`, `erase_left`, `erase_height`, `erase_width` (in pixels of the
+    view; 0 high: nothing erased); `source_height`, `source_width`.
 
     Args:
         data: (B, V, len(Plan.FIELDS)), float32.

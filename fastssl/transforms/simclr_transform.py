@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, lightly_view
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.rotation import random_rotation_transform
 
-__all__ = ["SimCLRTransform", "SimCLRViewTransform"]
+__all__ = ["SimCLRTransform", "SimCLRViewTransform", "GaussianBlur", "random_rotation_transform"]
 
 
 @dataclass(eq=False, repr=False)

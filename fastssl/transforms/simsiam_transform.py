@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.moco_transform import MoCoV2Transform
+from fastssl.transforms.multi_view_transform import MultiViewTransform
+from fastssl.transforms.rotation import random_rotation_transform
 from fastssl.transforms.simclr_transform import SimCLRViewTransform
 
-__all__ = ["SimSiamTransform", "SimSiamViewTransform"]
+__all__ = [
+    "SimSiamTransform",
+    "SimSiamViewTransform",
+    "GaussianBlur",
+    "MultiViewTransform",
+    "random_rotation_transform",
+]
 
 
 class SimSiamTransform(MoCoV2Transform):

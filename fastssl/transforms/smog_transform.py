@@ -13,9 +13,11 @@ from fastssl.transforms._arguments import (
     lightly_view,
     view_kinds,
 )
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.solarize import RandomSolarization
 
-__all__ = ["SMoGTransform", "SmoGViewTransform", "smog_views"]
+__all__ = ["SMoGTransform", "SmoGViewTransform", "smog_views", "GaussianBlur", "RandomSolarization"]
 
 
 @dataclass(eq=False, repr=False)

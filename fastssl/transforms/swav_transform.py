@@ -7,11 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, lightly_view, view_kinds
-from fastssl.transforms.multi_crop_transform import MultiCropTransform
+from fastssl.transforms.gaussian_blur import GaussianBlur
+from fastssl.transforms.multi_crop_transform import MultiCropTranform, MultiCropTransform
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
+from fastssl.transforms.rotation import random_rotation_transform
 from fastssl.transforms.uncropped import UncroppedTransform
 
-__all__ = ["SwaVTransform", "SwaVViewTransform", "swav_views"]
+__all__ = [
+    "SwaVTransform",
+    "SwaVViewTransform",
+    "swav_views",
+    "GaussianBlur",
+    "MultiCropTranform",
+    "random_rotation_transform",
+]
 
 
 @dataclass(eq=False, repr=False)

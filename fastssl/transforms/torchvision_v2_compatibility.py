@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-__all__ = ["ToTensor", "functional", "torchvision_transforms", "torchvision_transforms_v2_available"]
+__all__ = [
+    "DeprecatedShim",
+    "ToTensor",
+    "functional",
+    "torchvision_transforms",
+    "torchvision_transforms_v2_available",
+]
 
 
 class ToTensor:
@@ -27,19 +34,28 @@ class ToTensor:
         return self.transform(*args)
 
 
-class _Transforms:
-    """torchvision.transforms.v2, with a ToTensor that is not deprecated."""
+class DeprecatedShim:
+    """torchvision.transforms.v2, with some names replaced.
 
-    ToTensor = ToTensor
+    Args:
+        custom_transforms: What takes the place of each name.
+
+    >>> DeprecatedShim({"Resize": ToTensor}).Resize is ToTensor
+    True
+    """
+
+    def __init__(self, custom_transforms: dict[str, Callable[..., Any]]) -> None:
+        self._custom_transforms = custom_transforms
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(v2, name)
+        custom = vars(self).get("_custom_transforms", {})  # a copy that is being made has none yet
+        return custom[name] if name in custom else getattr(v2, name)
 
     def __dir__(self) -> list[str]:
         return dir(v2)
 
 
-torchvision_transforms: Any = _Transforms()
+torchvision_transforms: Any = DeprecatedShim({"ToTensor": ToTensor})  # torchvision's own is deprecated
 
 
 def torchvision_transforms_v2_available() -> bool:

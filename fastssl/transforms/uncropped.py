@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, pad
 from torchvision.transforms import v2
 
 from fastssl import ops
 from fastssl.transforms.geometry import Crop, Flip, Resize
-from fastssl.transforms.rotation import RandomRotate
-from fastssl.transforms.view import View
+from fastssl.transforms.view import QuarterTurn, Rotate, View
 
 __all__ = ["UncroppedTransform"]
 
@@ -46,6 +48,9 @@ class UncroppedTransform:
 
         Returns:
             (3, H, W), float32, of the image's own height and width.
+
+        Raises:
+            ValueError: The view has a step that torchvision lacks or has only for 8 bits: posterize, or one of the user's own.
         """
         pixels = ops.to_image(image).permute(2, 0, 1).float() / 255
         view, side = self._view, min(pixels.shape[1:])
@@ -55,16 +60,32 @@ class UncroppedTransform:
         if view.vflip is not None:
             steps.append(v2.RandomVerticalFlip(view.vflip.p))
         if view.turn is not None:
-            steps.append(RandomRotate(view.turn.p))  # the corners that the turned image leaves are black, as in lightly
+            steps.append(_turn(view.turn))
         if view.rotate is not None:
-            steps.append(v2.RandomApply([v2.RandomRotation(view.rotate.degrees)], view.rotate.p))
+            steps.append(_rotation(view.rotate))
         steps += [_step(view, name, side) for name in view.order if getattr(view, name) is not None and name != "crop"]
         if view.normalize is not None:
             steps.append(v2.Normalize(list(view.normalize.mean), list(view.normalize.std)))
+        if view.erase is not None:
+            erase = view.erase
+            steps.append(v2.RandomErasing(erase.p, erase.area, erase.aspect, erase.value))
         return v2.Compose(steps)(pixels) if steps else pixels
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _turn(turn: QuarterTurn) -> Any:
+    """One of the turns, drawn; the corners that a turned image of unequal sides leaves are black, as in lightly."""
+    turns: tuple[int, ...] = turn.turns  # type: ignore[assignment]  # a number was made a tuple of one
+    choice = v2.RandomChoice([partial(v2.functional.rotate, angle=90.0 * count) for count in turns])
+    return v2.RandomApply([choice], turn.p)
+
+
+def _rotation(rotate: Rotate) -> Any:
+    mode = v2.InterpolationMode(rotate.interpolation)
+    # fill=None is black too, but blends with the border once; torchvision's fill=0 does so twice, and darkens it.
+    return v2.RandomApply([v2.RandomRotation(rotate.degrees, interpolation=mode, fill=None)], rotate.p)
 
 
 def _step(view: View, name: str, side: int) -> Any:
@@ -77,8 +98,36 @@ def _step(view: View, name: str, side: int) -> Any:
         return v2.RandomGrayscale(view.grayscale.p)
     if name == "blur" and view.blur is not None:
         low, high = view.blur.sigma_px
+        if view.blur.kind == "box":
+            return v2.RandomApply([_RandomBoxBlur(low, high)], view.blur.p)
         reach = min(math.ceil(4 * high), side - 1)  # a reflected border is at most as wide as the image but one
-        return v2.RandomApply([v2.GaussianBlur(2 * reach + 1, (max(low, 1e-3), high))], view.blur.p)
+        return v2.RandomApply([v2.GaussianBlur(2 * reach + 1, (max(low, 1e-3), max(high, 1e-3)))], view.blur.p)
     if name == "solarize" and view.solarize is not None:
         return v2.RandomSolarize(view.solarize.threshold / 255, view.solarize.p)
     raise ValueError(f"{name} has no counterpart in torchvision here; put a crop before, which renders it.")
+
+
+class _RandomBoxBlur(torch.nn.Module):
+    """Pillow's blur, unrounded, with a deviation that is drawn, in pixels; see box_half_kernel in csrc/core/blur.h."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return _box_blur(pixels, self.low + (self.high - self.low) * torch.rand(()).item())
+
+
+def _box_blur(pixels: Tensor, sigma_px: float) -> Tensor:
+    """Three extended box filters along each axis of (C, H, W), the outermost pixels repeated beyond the border."""
+    variance = sigma_px**2 / 3  # of each pass
+    whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
+    edge = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    weights = [edge, *[1.0] * (2 * whole + 1), edge]
+    kernel = torch.tensor(weights, dtype=pixels.dtype, device=pixels.device) / (2 * (whole + edge) + 1)
+    reach = whole + 1
+    channels = pixels.unsqueeze(1)
+    for sides, shape in (((reach, reach, 0, 0), (1, 1, 1, -1)), ((0, 0, reach, reach), (1, 1, -1, 1))):
+        for _ in range(3):
+            channels = conv2d(pad(channels, sides, mode="replicate"), kernel.view(shape))
+    return channels.squeeze(1)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, lightly_view
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
 from fastssl.transforms.recipes._parts import SOLARIZE_FIRST
+from fastssl.transforms.rotation import random_rotation_transform
+from fastssl.transforms.solarize import RandomSolarization
 
-__all__ = ["VICRegTransform", "VICRegViewTransform"]
+__all__ = ["VICRegTransform", "VICRegViewTransform", "GaussianBlur", "random_rotation_transform", "RandomSolarization"]
 
 
 @dataclass(eq=False, repr=False)

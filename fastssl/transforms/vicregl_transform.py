@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Checker, Normalization, check_views, lightly_view
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.image_grid_transform import ImageGridTransform
 from fastssl.transforms.random_crop_and_flip_with_grid import RandomResizedCropAndFlip
+from fastssl.transforms.solarize import RandomSolarization
 from fastssl.transforms.uncropped import UncroppedTransform
 
-__all__ = ["VICRegLTransform", "VICRegLViewTransform", "vicregl_pair"]
+__all__ = ["VICRegLTransform", "VICRegLViewTransform", "vicregl_pair", "GaussianBlur", "RandomSolarization"]
 
 
 @dataclass(eq=False, repr=False)

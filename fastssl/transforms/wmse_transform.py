@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastssl.transforms._arguments import NORMALIZE, BlurKind, Normalization, check_views, lightly_view
+from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.multi_view_transform import MultiViewTransform, ViewTransform
 from fastssl.transforms.recipes._parts import COLOURS_FIRST
 
-__all__ = ["WMSETransform"]
+__all__ = ["WMSETransform", "GaussianBlur"]
 
 
 @dataclass(eq=False, repr=False)
