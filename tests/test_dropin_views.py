@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 import dropin
+import images
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from torchvision.tv_tensors import Mask
 
 import fastssl.transforms
 from fastssl.data import BaseCollateFunction, MultiViewCollate
-from fastssl.transforms import MultiViewTransform, ViewTransform
+from fastssl.transforms import MultiViewTransform, PIRLTransform, ViewTransform
 
 PHOTO = dropin.PHOTO
 IMAGE = Image.fromarray(PHOTO)
@@ -273,3 +274,10 @@ def test_views_of_changed_spectra_have_lightlys_distribution(name):
         expected = torch.stack([reference(IMAGE) for _ in range(COUNT)])
     (first, second), _, _ = BaseCollateFunction(ours(**arguments))([(PHOTO, 0)] * (COUNT // 2))
     dropin.check_same_distribution(torch.cat([first, second]), expected)
+
+
+def test_tiles_of_a_puzzle_stay_inside_the_image():
+    transform, image = PIRLTransform(input_size=64), images.photo(100, 120)
+    for seed in range(300):  # in 10 of which float32 rounds the end of the last tile to beyond the image
+        torch.manual_seed(seed)
+        transform(image)

@@ -125,8 +125,17 @@ def render_puzzles(
     tiles = Plan(plan.data[:, 1:])
     tiles.top = whole.top + order // n_grid * height
     tiles.left = whole.left + order % n_grid * width
-    tiles.height, tiles.width = height.expand(-1, count), width.expand(-1, count)
+    tiles.height = _within(tiles.top, height, whole.source_height)
+    tiles.width = _within(tiles.left, width, whole.source_width)
     plain, *rendered = render_drawn(images, (view,) + (tile,) * count, plan=plan, batch=batch, **format)
     shape = (len(images), count, *rendered[0].shape[1:])
     out = empty_batch(shape, plain.dtype) if batch else torch.empty(shape, dtype=plain.dtype)
     return plain, torch.stack(rendered, dim=1, out=out)
+
+
+def _within(start: Tensor, length: Tensor, extent: Tensor) -> Tensor:
+    """The length, float32, cut by a rounding error where start + length would lie beyond the extent."""
+    room = extent.double() - start.double()
+    exact = torch.minimum(length.double().expand_as(start), room)
+    rounded = exact.float()
+    return torch.where(rounded.double() > room, torch.nextafter(rounded, torch.zeros(())), rounded)
