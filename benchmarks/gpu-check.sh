@@ -54,7 +54,7 @@ FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest || status=$?
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-"$python" benchmarks/views.py ${DATA:+--data "$DATA"} --out "$scratch/views.json" || status=$?
+"$python" benchmarks/views.py --quick ${DATA:+--data "$DATA"} --out "$scratch/views.json" || status=$?
 "$python" -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds \
   --benchmark-json "$scratch/micro.json" || status=$?
 "$python" benchmarks/gather.py "$scratch"/*.json || status=$?

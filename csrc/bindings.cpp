@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -230,6 +231,11 @@ void render(const std::vector<core::ViewSpec>& views, const std::vector<ImageTup
 
 void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<int, int>>& sizes, uint64_t seed,
           uint32_t epoch, const std::vector<int64_t>& indices, uint32_t repeat, uintptr_t plans) {
+  for (size_t v = 0; v < views.size(); ++v) {
+    if (views[v].turns.empty()) throw std::invalid_argument("draw: turns is empty");
+    if (views[v].of >= int(v) || (views[v].crop == core::CropKind::Same && views[v].of < 0))
+      throw std::invalid_argument("draw: a view takes its crop from one that is not before it");
+  }
   auto* const plan = pointer<core::ViewPlan>(plans);
   for (size_t i = 0; i < sizes.size(); ++i) {
     const core::DrawKey key{seed, uint64_t(indices[i]), epoch, 0, repeat};
@@ -301,6 +307,7 @@ PYBIND11_MODULE(_C, m) {
       .def_readwrite("flip_p", &core::ViewSpec::flip_p)
       .def_readwrite("vflip_p", &core::ViewSpec::vflip_p)
       .def_readwrite("turn_p", &core::ViewSpec::turn_p)
+      .def_readwrite("turns", &core::ViewSpec::turns)
       .def_readwrite("rotate_p", &core::ViewSpec::rotate_p)
       .def_readwrite("rotate_filter", &core::ViewSpec::rotate_filter)
       .def_readwrite("jitter_p", &core::ViewSpec::jitter_p)
@@ -330,6 +337,10 @@ PYBIND11_MODULE(_C, m) {
           "steps", [](const core::ViewSpec& s) { return std::vector(s.steps, s.steps + s.step_count); },
           [](core::ViewSpec& s, const std::vector<core::Step>& steps) {
             if (steps.size() > core::kMaxSteps) throw std::invalid_argument("steps: too many");
+            for (const core::Step step : steps) {
+              if (std::count(steps.begin(), steps.end(), step) > 1)
+                throw std::invalid_argument("steps: one stands there twice");
+            }
             std::copy(steps.begin(), steps.end(), s.steps);
             s.step_count = int32_t(steps.size());
           });

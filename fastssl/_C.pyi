@@ -65,6 +65,7 @@ class ViewSpec:
     flip_p: float
     vflip_p: float
     turn_p: float
+    turns: list[int]
     rotate_p: float
     degrees: list[float]
     rotate_filter: RotateFilter

@@ -74,6 +74,35 @@ def test_samples_that_are_skipped_do_not_reach_it(tmp_path):
     assert sizes == [4] and batch.views[0].shape == (4, 3, 24, 24) and batch.views[0].isfinite().all()
 
 
+def test_values_outside_the_range_are_clamped():
+    view = VIEW.with_(custom=lambda x: 2 * x - 0.5, blur=None, solarize=None, normalize=None)
+    (plain,) = rendered((view.with_(custom=None),))
+    for dtype, unit in ((torch.float32, 1), (torch.uint8, 255)):
+        (out,) = rendered((view,), dtype=dtype)
+        assert ((out / unit - (2 * plain - 0.5).clamp(0, 1)).abs() <= 0.502 / 255).all()
+    with pytest.raises(ValueError, match="not a number"):
+        rendered((view.with_(custom=lambda x: x * float("nan")),))
+
+
+def test_a_batch_that_failed_was_not_handed_out():
+    calls = []
+
+    def fail_once(batch):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory, say")
+        return batch
+
+    loader = fastssl.Loader(ArraySource(IMAGES), (VIEW.with_(custom=fail_once),), batch_size=2, seed=1)
+    batches = iter(loader)
+    first = next(batches)
+    with pytest.raises(RuntimeError, match="say"):
+        next(batches)
+    loader.load_state_dict(loader.state_dict())
+    seen = torch.cat([first.indices, *(batch.indices for batch in loader)])
+    assert sorted(seen.tolist()) == list(range(10))
+
+
 @pytest.mark.parametrize(
     "step, got",
     [(lambda x: x[:, :1], r"\(10, 1, 24, 24\)"), (lambda x: x.double(), "float64"), (lambda x: None, "NoneType")],

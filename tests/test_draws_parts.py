@@ -404,3 +404,13 @@ def test_a_stored_plan_gives_the_same_pixels_again():
         alone = ops.render([batch[i]], plan[i], EVERYTHING)
         for v in range(3):
             assert torch.equal(views[v], again[v]) and torch.equal(views[v][i], alone[v][0])
+
+
+def test_of_several_quarter_turns_each_is_as_likely():
+    turns = draw(full_view(turn=QuarterTurn(p=0.8, turns=(0, 1, 2, 3)))).turns[:, 0].numpy()
+    counts = np.bincount(turns.astype(int), minlength=4)
+    assert stats.chisquare(counts, N * np.array([0.2 + 0.8 / 4, 0.2, 0.2, 0.2])).pvalue > ALPHA
+    assert stats.chisquare(counts, N * np.array([0.25] * 4)).pvalue < ALPHA
+    assert set(draw(full_view(turn=QuarterTurn(p=1, turns=2))).turns[:, 0].tolist()) == {2}
+    one, either = (draw(full_view(turn=QuarterTurn(p=0.4, turns=t))).turns[:, 0] for t in (1, (1, 3)))
+    assert ((one > 0) == (either > 0)).all()  # whether it happens does not depend on how far

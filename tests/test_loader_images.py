@@ -15,7 +15,7 @@ from PIL import Image
 
 import fastssl
 from fastssl import ops
-from fastssl.data import DatasetSource, ImageFolder
+from fastssl.data import DatasetSource, ImageFolder, Source
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import Crop, Flip, Jitter, View
 
@@ -376,3 +376,24 @@ def test_a_dataset_goes_through_the_step_as_well():
     shapes = []
     list(fastssl.Loader(source, RECIPE, batch_size=2, image_step=lambda p: (shapes.append(p.shape[0]), p)[1]))
     assert sorted(shapes) == [20, 21, 22, 23]
+
+
+def test_a_mistake_in_the_source_is_raised_during_a_replacement_too():
+    class Mine(Source):
+        def __len__(self):
+            return 4
+
+        def fetch(self, index):
+            if index == 3:
+                raise ValueError("a bad sample")
+            if index == 0:
+                raise TypeError("a mistake in the source")
+            return torch.zeros((8, 8, 3), dtype=torch.uint8)
+
+    source = Mine()
+    loader = fastssl.Loader(
+        source, (View(crop=Crop(size=4)),), batch_size=1, shuffle=False, on_error="replace", threads=1
+    )
+    loader.load_state_dict(loader.state_dict() | {"position": 3})
+    with pytest.raises(TypeError, match="a mistake in the source"):
+        list(loader)

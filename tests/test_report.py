@@ -149,7 +149,7 @@ def test_pictures_of_neighbours_are_those_of_their_names_even_if_some_images_are
 
 def test_samples_are_what_training_sees_before_normalization(photos):
     folder, recipe = ImageFolder(photos), fastssl.recipes.simclr(24)
-    batch = next(iter(fastssl.Loader(folder, recipe, batch_size=4, seed=3)))
+    batch = next(iter(fastssl.Loader(folder, recipe, batch_size=4, seed=3, decode="full")))
     index = int(batch.indices[2])
     (sample,) = sample_views(folder, recipe, [index], seed=3)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (recipe[0].normalize.mean, recipe[0].normalize.std))

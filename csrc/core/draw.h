@@ -17,7 +17,7 @@ namespace fastssl::core {
 // Draw numbers; a number, once given, keeps its meaning for ever, or stored seeds would give other views.
 enum Draw : uint32_t {
   kDrawCrop = 0,     // 0 to 9: one attempt each: area, aspect, top, left
-  kDrawFlip = 16,    // horizontal, vertical, turn
+  kDrawFlip = 16,    // horizontal, vertical, whether turned, how far
   kDrawApply = 17,   // jitter, grayscale, blur, solarize
   kDrawFactors = 18, // brightness, contrast, saturation, hue
   kDrawOrder = 19,   // order of the jitter, sigma
@@ -129,7 +129,8 @@ inline void draw_geometry(const ViewSpec& spec, const DrawKey& key, int height, 
   const Random4 flip = draw_block(key, kDrawFlip);
   plan.flip_h = uniform(flip.v[0]) < spec.flip_p;
   plan.flip_v = uniform(flip.v[1]) < spec.vflip_p;
-  plan.turns = uniform(flip.v[2]) < spec.turn_p;
+  if (uniform(flip.v[2]) < spec.turn_p)
+    plan.turns = float(spec.turns[uniform_below(flip.v[3], uint32_t(spec.turns.size()))]);
   if (spec.rotate_p > 0) {
     const Random4 more = draw_block(key, kDrawMore);
     if (uniform(more.v[0]) < spec.rotate_p) plan.angle = float(lerp(spec.degrees, more.v[1]));

@@ -36,6 +36,7 @@ struct ViewSpec {
   double aspect[2] = {3.0 / 4, 4.0 / 3};    // width over height
   double keep = 1.0;                        // Center: side of the box over the shorter side of the source
   double flip_p = 0, vflip_p = 0, turn_p = 0;
+  std::vector<int32_t> turns{1};  // quarter turns, of which one is drawn
   double rotate_p = 0, degrees[2] = {0, 0};
   RotateFilter rotate_filter = RotateFilter::Nearest;
   double jitter_p = 0;

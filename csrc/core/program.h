@@ -32,7 +32,10 @@ constexpr int kMaxActions = 10;
 struct Actions {
   Action list[kMaxActions];
   int32_t count = 0;
-  void add(Op op, float value) { list[count++] = {op, value}; }
+  void add(Op op, float value) {
+    if (count == kMaxActions) throw std::invalid_argument("a step stands twice in the order");
+    list[count++] = {op, value};
+  }
 };
 
 struct Program {

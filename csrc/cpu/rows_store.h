@@ -54,7 +54,7 @@ FASTSSL_HD uint16_t to_float16(float v) {
 }
 FASTSSL_HD float to_float32(float v) { return v; }
 // Rounds 255 v to nearest; v is in [0, 1] because uint8 is never normalized.
-FASTSSL_HD uint8_t to_uint8(float v) { return uint8_t(int32_t(core::fused(v, 255.0f, 0.5f))); }
+FASTSSL_HD uint8_t to_uint8(float v) { return uint8_t(int32_t(core::fused(core::clamp01(v), 255.0f, 0.5f))); }
 
 template <typename T, T (*kCast)(float)>
 FASTSSL_HD void cast_row(const float* __restrict from, float scale, float bias, int n, T* __restrict to) {

@@ -227,11 +227,17 @@ class Iteration(Iterator[Batch]):
                     self.close()
                     loader._keep_pool(pool)
                     raise StopIteration
-                batch = self._finish(self._pending.popleft())
+                flight = self._pending.popleft()
+                batch = self._finish(flight)
+                if self._loader.device.type != "cpu":
+                    batch = batch.to(self._loader.device, non_blocking=True)
+                # Only now is it certain that the batch is handed out, and that resuming goes on behind it.
+                step, whole = flight.step, self._loader.order.steps_per_epoch(flight.step.after) == 0
+                self._loader._cursor = (step.epoch + whole, 0 if whole else step.after, self.end)
                 if len(batch):
                     break
             self._note_stats()
-            return batch if self._loader.device.type == "cpu" else batch.to(self._loader.device, non_blocking=True)
+            return batch
         except BaseException:
             self.close()
             raise
@@ -258,8 +264,6 @@ class Iteration(Iterator[Batch]):
                 indices[position] = self._replace(flight, position)
         if loader._cache is not None:
             loader._cache.attend(index for i, index in enumerate(indices.tolist()) if i not in dropped)
-        last = loader.order.steps_per_epoch(step.after) == 0
-        loader._cursor = (step.epoch + last, 0 if last else step.after, self.end)
         self._images += len(indices) - len(dropped)
         batch = Batch(
             views=flight.views,
@@ -299,6 +303,8 @@ class Iteration(Iterator[Batch]):
                 torch.tensor([index]), [position], flight.step, min(distance, 255), flight.views, flight.plan
             )
             self._wait(job)
+            if self._crashes:
+                raise self._crashes[0]
             failures = job.failures()
             if not failures:
                 return index

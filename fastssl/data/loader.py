@@ -39,9 +39,10 @@ class Loader:
     Iterating once goes through `epochs` epochs; the next iteration goes on with the epoch after. Threads exist only while an
     iteration does. Batch memory is kept from an iteration that came to its end to the next, and let go of with the loader, or
     when an iteration is broken off. Memory, in bytes: (prefetch + 2) * batch_size * (sum over views of C * size^2 * bytes a
-    value) for batches, C being the channels of the images; for each thread the largest decoded image (C bytes a pixel, or 2 * C
-    of 16 bits; twice that with an image_step; where colours come before the crop, 8 * C more; once more while a cache's file is
-    filled) and 8 * C * size^2 for the largest view; with cache="ram", cache_bytes at most and 8 for each sample. Batch memory
+    value, and as much again in float32 for a view with a custom step) for batches, C being the channels of the images; for
+    each thread the largest decoded image (C bytes a pixel, or 2 * C of 16 bits; twice that with an image_step; where colours
+    come before the crop, 8 * C more; once more while a cache's file is filled) and 8 * C * size^2 for the largest view; with
+    cache="ram", cache_bytes at most and 8 for each sample. Batch memory
     is first touched by the threads that write it, so that on a machine of several memory nodes it lies where they run. Threads
     stay on the CPUs that the process may use; they are not pinned any further, as no gain of that has been measured.
 

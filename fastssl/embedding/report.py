@@ -81,6 +81,8 @@ class Neighbours:
 def sample_views(source: Source, recipe: Recipe, indices: Sequence[int], *, seed: int = 0) -> list[Sample]:
     """Draws and renders views of some images of a source, as training sees them in its first epoch.
 
+    Of the whole image, where training may decode a large one in a fraction of its size.
+
     Args:
         source: Of the images.
         recipe: Of the views.

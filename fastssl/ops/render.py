@@ -89,6 +89,8 @@ def check_format(who: str, encoded: str, dtype: torch.dtype) -> None:
     """Raises ValueError where views of `dtype` cannot be had."""
     if dtype not in DTYPES:
         raise ValueError(f"{who}: dtype={dtype} must be one of {', '.join(str(d) for d in DTYPES)}.")
+    if dtype == torch.uint8 and any(view.erase_p and not 0 <= view.erase_value <= 1 for view in native_views(encoded)):
+        raise ValueError(f"{who}: dtype=torch.uint8 needs Erase(value=...) from 0 to 1, or ask for a float type.")
     if dtype == torch.uint8 and any(view.mean for view in native_views(encoded)):
         raise ValueError(
             f"{who}: dtype=torch.uint8 cannot hold normalized values; write View(..., normalize=None), or ask for a float type."
@@ -132,7 +134,8 @@ def render(
         ValueError: The plan does not fit the images or the recipe, or the type cannot be had.
         TypeError: An image is not (H, W, C) uint8 or uint16.
 
-    Max error: 1/255 of the range of a channel before normalization, against float64.
+    Max error: 1/255 of the range of a channel before normalization, against float64, but where a value lies at a threshold of
+        solarize or posterize, or a rotation's nearest pixel is undecided, to 1e-3 of a channel and 1e-4 pixels.
     """
     encoded = encode_recipe(recipe)
     data: Tensor = getattr(plan, "data", plan)
@@ -175,7 +178,7 @@ def render_after(
         dtype, channels_last, threads, out: As for `render`.
 
     Raises:
-        ValueError: The step returned another shape or type.
+        ValueError: The step returned another shape or type, or values that are not finite. What lies outside [0, 1] is clamped.
     """
     assert view.custom is not None
     result = view.custom(batch)
@@ -184,7 +187,9 @@ def render_after(
         raise ValueError(
             f"View: the custom step returned {got}; it must return what it was given, float32, {tuple(batch.shape)}, in [0, 1]."
         )
-    images = list(result.detach().cpu().contiguous().unbind(0))
+    if not torch.compiler.is_compiling() and not bool(result.isfinite().all()):
+        raise ValueError("View: the custom step returned values that are infinite or not a number.")
+    images = list(result.detach().cpu().clamp(0, 1).contiguous().unbind(0))
     count = 0 if threads is None else check_threads("render", threads)
     arguments = (images, plan[:, None], encode_recipe([view], [0]), "after_custom", dtype, channels_last, count)
     if out is not None:

@@ -149,12 +149,24 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class QuarterTurn:
-    """Turns by 90 degrees counter-clockwise with probability p, after the flips."""
+    """Turns by a multiple of 90 degrees counter-clockwise with probability p, after the flips.
+
+    Args:
+        p: Probability.
+        turns: How many quarter turns; of several numbers one is drawn, all with the same chance: (0, 1, 2, 3) for any.
+    """
 
     p: float = 0.5
+    turns: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
         check_p("QuarterTurn", self.p)
+        turns = tuple(self.turns) if isinstance(self.turns, tuple | list) else (self.turns,)
+        if not turns or any(isinstance(t, bool) or t not in (0, 1, 2, 3) for t in turns):
+            raise ValueError(
+                f"QuarterTurn: turns={self.turns!r} must be 0, 1, 2 or 3, or some of them, such as (1, 2, 3)."
+            )
+        object.__setattr__(self, "turns", tuple(int(t) for t in turns))
 
 
 @dataclass(frozen=True, kw_only=True)

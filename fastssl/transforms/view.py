@@ -49,11 +49,12 @@ class View:
     Args:
         crop: A `Crop`, `CenterCrop`, `Resize` or `SameCrop`.
         flip, vflip: Mirrored sideways, upside down.
-        turn: Turned by 90 degrees.
+        turn: Turned by multiples of 90 degrees.
         rotate: Rotated by any angle.
         jitter, grayscale, blur, solarize, posterize: The steps.
         custom: A step of your own: takes the batch of this view, (B, C, S, S), float32 in [0, 1], and returns the same shape
-            and type. It runs once a batch, on the thread that takes the batch, and is not part of `batch.params`.
+            and type; values outside [0, 1] are clamped. It runs once a batch, on the thread that takes the batch, and is not
+            part of `batch.params`.
         normalize: Comes after all steps; None leaves the channels in [0, 1].
         erase: Random erasing, last.
         order: The order of the steps: "crop", "jitter", "grayscale", "blur", "solarize", "posterize", "custom"; those that the
@@ -155,6 +156,8 @@ def _encode(view: View) -> str:
         part = getattr(view, name)
         if part is not None:
             spec[f"{name}_p"] = part.p
+    if view.turn is not None:
+        spec["turns"] = list(view.turn.turns)  # type: ignore[arg-type]
     if view.rotate is not None:
         spec["rotate_p"], spec["degrees"] = view.rotate.p, list(view.rotate.degrees)  # type: ignore[arg-type]
         spec["rotate_filter"] = view.rotate.interpolation
