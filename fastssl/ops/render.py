@@ -89,8 +89,6 @@ def check_format(who: str, encoded: str, dtype: torch.dtype) -> None:
     """Raises ValueError where views of `dtype` cannot be had."""
     if dtype not in DTYPES:
         raise ValueError(f"{who}: dtype={dtype} must be one of {', '.join(str(d) for d in DTYPES)}.")
-    if dtype == torch.uint8 and any(view.erase_p and not 0 <= view.erase_value <= 1 for view in native_views(encoded)):
-        raise ValueError(f"{who}: dtype=torch.uint8 needs Erase(value=...) from 0 to 1, or ask for a float type.")
     if dtype == torch.uint8 and any(view.mean for view in native_views(encoded)):
         raise ValueError(
             f"{who}: dtype=torch.uint8 cannot hold normalized values; write View(..., normalize=None), or ask for a float type."
