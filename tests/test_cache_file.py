@@ -19,6 +19,7 @@ from loading import RECIPE, Joined, Memory, joined, pictures
 import fastssl
 from fastssl._native import _C
 from fastssl.data import CacheError, CacheInfo, ImageFolder, Subset, build_cache, verify_cache
+from fastssl.transforms.view import CenterCrop, View
 
 N = 12
 PICTURES = pictures(N)
@@ -643,6 +644,25 @@ def test_build_cache_decodes_each_image_once(tmp_path):
     plain = joined(fastssl.Loader(source, RECIPE, decode="full"))
     source.fetched.clear()
     assert joined(fastssl.Loader(source, RECIPE, cache=path)) == plain and not source.fetched
+
+
+PHOTOS = [images.jpeg(images.photo(300 + 10 * i, 400, seed=i)) for i in range(5)]
+
+
+@pytest.mark.parametrize("sizes", [(20,), (60,), (150,), (20, 60), (60, 20, 150)])
+def test_build_cache_keeps_images_as_small_as_a_loader_of_the_recipe_does(tmp_path, sizes):
+    recipe = tuple(View(crop=CenterCrop(size=size, keep=1.0)) for size in sizes)
+    source = Source(PHOTOS)
+
+    def views(path: Path) -> Joined:
+        return joined(fastssl.Loader(source, recipe, batch_size=3, cache=path, cache_size="recipe", threads=1))
+
+    filled = views(tmp_path / "filled")
+    info = build_cache(source, tmp_path / "built", recipe=recipe, threads=1)
+    assert views(tmp_path / "built") == filled == views(tmp_path / "filled")
+    shrink = {20: 8, 60: 4, 150: 2}[max(sizes)]
+    pixels = sum(3 * -(-(300 + 10 * i) // shrink) * (400 // shrink) for i in range(5))
+    assert pixels <= info.bytes <= pixels + DATA_AT + 64 * 8 and info.bytes == (tmp_path / "filled").stat().st_size
 
 
 def test_build_cache_takes_up_a_part(tmp_path):

@@ -73,6 +73,10 @@ class PixelCache:
         self._native, self._process = native, os.getpid()
         return native
 
+    def keep_for(self) -> tuple[Any, ...]:
+        """The native views for which an image may be kept smaller; none where every pixel is kept."""
+        return native_views(self._views) if self.size == "recipe" else ()
+
     def check(self) -> None:
         """Raises CacheError if the cache was found damaged, or could not be written."""
         if self._native is not None and (error := self._native.error()):
