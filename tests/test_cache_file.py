@@ -18,7 +18,7 @@ from loading import RECIPE, Joined, Memory, joined, pictures
 
 import fastssl
 from fastssl._native import _C
-from fastssl.data import CacheError, CacheInfo, ImageFolder, Subset, build_cache, verify_cache
+from fastssl.data import CacheError, CacheInfo, DatasetSource, ImageFolder, Subset, build_cache, verify_cache
 from fastssl.transforms.view import CenterCrop, View
 
 N = 12
@@ -238,7 +238,7 @@ def test_changed_contents_are_noticed_where_there_are_no_files(tmp_path):
     for index in (0, N // 2, N - 1):
         other = [*PICTURES]
         other[index] = pictures(1, seed=9)[0]
-        with pytest.raises(CacheError, match="contents differ"):
+        with pytest.raises(CacheError, match="contents or targets differ"):
             epoch(path, Memory(other))
 
 
@@ -273,6 +273,33 @@ def test_labels_of_a_data_set_come_with_the_file(tmp_path):
         assert result.targets.tolist() == [100 + i for i in result.indices.tolist()]
         assert result.filenames == [f"name {i}" for i in result.indices.tolist()]
     assert set(calls) <= {0, 4, 8}, "those of the fingerprint, and no other"
+
+
+@pytest.mark.parametrize("index", [0, 4, 8])
+@pytest.mark.parametrize("what", ["target", "name"])
+def test_a_relabelled_data_set_is_noticed_where_it_is_looked_at(tmp_path, index, what):
+    path = tmp_path / "pixels.cache"
+    data = [(images.photo(30, 40, seed=i), i, f"name {i}") for i in range(9)]
+    want = epoch(path, data)
+    image, target, name = data[index]
+    data[index] = (image, 77, name) if what == "target" else (image, target, "other")
+    with pytest.raises(CacheError, match="contents or targets differ"):
+        epoch(path, data)
+    data[index] = (image, target, name)
+    assert epoch(path, data) == want
+
+
+def test_labels_that_were_fetched_stay(tmp_path):
+    """What the file says is for samples that are not fetched any more."""
+    path = tmp_path / "pixels.cache"
+    data = [(images.photo(30, 40, seed=i), i) for i in range(9)]
+    epoch(path, data)
+    source = DatasetSource([(image, target + (50 if target == 2 else 0)) for image, target in data])
+    source.fetch(2)
+    result = epoch(path, source)
+    assert dict(zip(result.indices.tolist(), result.targets.tolist(), strict=True)) == {
+        i: 52 if i == 2 else i for i in range(9)
+    }
 
 
 # --- broken off -------------------------------------------------------------------------------------------------------

@@ -209,8 +209,8 @@ void FileCache::check_same(const Header& header, const std::string& file) const 
   }
   if (std::memcmp(header.fingerprint, setup_.fingerprint.data(), sizeof(header.fingerprint)) != 0) {
     fail(file,
-         "it was made from another source, or from files that have changed since (names, sizes, times of change "
-         "or contents differ)" +
+         "it was made from another source, or from files that have changed since (names, sizes, times of change, "
+         "contents or targets differ)" +
              remedy);
   }
 }

@@ -170,7 +170,8 @@ def fingerprint(source: Source) -> bytes:
     """32 bytes that change when the source does.
 
     What the source's `fingerprint()` says, if it has one. Else, the names of all samples, with size and time of change
-    for those that are files; and the contents of the first, the middle and the last of those that are not.
+    for those that are files; and the contents of the first, the middle and the last of those that are not, with their
+    targets and names where these are known only by a fetch: such labels are kept in the file.
     """
     sha = hashlib.sha256()
     said = source.fingerprint()
@@ -194,6 +195,8 @@ def fingerprint(source: Source) -> bytes:
         sha.update(repr((name, *about)).encode("utf-8", "surrogateescape"))
     for index in sorted({fetched[0], fetched[len(fetched) // 2], fetched[-1]}) if fetched else []:
         sha.update(_contents(source, index))
+        if not named:
+            sha.update(repr((source.target(index), source.filename(index))).encode("utf-8", "surrogateescape"))
     return sha.digest()
 
 
