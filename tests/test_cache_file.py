@@ -26,6 +26,7 @@ PICTURES = pictures(N)
 # Where things are in a file; csrc/cpu/cache_file.cpp.
 VERSION_AT, HASH_AT, STATE_AT, TABLE_AT = 8, 1088, 1096, 4096
 ENTRY_BYTES, ENTRY_STATE_AT = 32, 28
+BOOT_AT = STATE_AT + 4
 DATA_AT = 8192
 CLAIMED = 1
 FULL = "decoding 1 of 3 channels, RGB; full size"
@@ -350,6 +351,7 @@ def test_what_did_not_reach_the_disk_is_stored_again(tmp_path, where):
     path = tmp_path / "pixels.cache"
     broken_off(path, 2)
     part = part_of(path)
+    poke(part, BOOT_AT, b"the boot before")
     at = TABLE_AT + ENTRY_BYTES * 5
     if where == "pixels":
         offset, size = entry(part, 5)
@@ -360,6 +362,36 @@ def test_what_did_not_reach_the_disk_is_stored_again(tmp_path, where):
     assert epoch(path, source) == PLAIN and epoch(path, source) == PLAIN
     assert 5 in source.fetched
     verify_cache(path)
+
+
+def test_what_did_not_reach_the_disk_is_not_taken_for_stored(path):
+    """By their entries all images are; a run that asks for few of them must not complete the file."""
+    part = part_of(path)
+    path.rename(part)
+    poke(part, STATE_AT, b"\0")  # filling
+    poke(part, BOOT_AT, b"the boot before")
+    offset, size = entry(part, 11)
+    poke(part, offset, bytes(size))
+    source = Source()
+    next(iter(fastssl.Loader(source, RECIPE, batch_size=4, cache=path, prefetch=0, shuffle=False)))
+    assert not source.fetched and part.exists() and not path.exists(), "it was completed without image 11"
+    assert epoch(path, source) == PLAIN and source.fetched == [11]
+    verify_cache(path)
+
+
+@pytest.mark.parametrize("policy", ["raise", "replace"])
+def test_damage_of_a_part_is_an_error(tmp_path, policy):
+    """While the same machine runs, nothing is lost: somebody wrote into it."""
+    path = tmp_path / "pixels.cache"
+    broken_off(path, 2)
+    part = part_of(path)
+    flip(part, entry(part, 5)[0] + 3, 2)
+    for _ in range(2):
+        with pytest.raises(CacheError, match=r"pixels\.cache\.part': the pixels of image 5 are damaged.*delete the file"):
+            joined(fastssl.Loader(Source(), RECIPE, batch_size=N, cache=path, on_error=policy))
+        assert part.exists() and not path.exists()
+    part.unlink()
+    assert epoch(path) == PLAIN
 
 
 def test_a_truncated_part_gives_the_right_pixels_or_an_error(tmp_path):

@@ -352,21 +352,41 @@ void FileCache::make_part(int fd) {
   }
 }
 
+// Alone with the part: images that the file does not hold become Empty. Those that this run of the machine stored are in its
+// memory, if not on the disk, so that a look at where they lie is enough; of others all pixels are read.
+void FileCache::forget_lost(bool read_all) {
+  struct stat about;
+  if (::fstat(fd_, &about) != 0) fail(part(), "cannot examine: " + reason(errno));
+  const auto there = [&](const Entry& e, int64_t index) {
+    if (!e.sensible() || e.offset < header_->data_at || e.bytes() > about.st_size - e.offset) return false;
+    if (!read_all) return true;
+    Scratch<uint8_t> buffer;
+    uint8_t* const pixels = buffer.at_least(size_t(e.bytes()));
+    return read_at(fd_, pixels, e.bytes(), e.offset) == e.bytes() && e.hash_now(pixels, index) == e.hash;
+  };
+  const auto threads = int(std::clamp(std::thread::hardware_concurrency(), 1u, 8u));
+  parallel_for(setup_.samples, read_all ? threads : 1, [&](int64_t i) {
+    Entry& e = entries_[i];
+    if (e.state == Done && !there(e, i)) e.state = Empty;
+  });
+}
+
 // Alone with the part: what a process left that was ended in the middle is put right.
 void FileCache::recover() {
+  const std::string boot = boot_id();
+  if (header_->state != Complete || header_->complete_hash != header_->complete_hash_now()) {
+    header_->state = Filling;
+    forget_lost(boot != std::string(header_->boot));
+  }
   int64_t settled = 0, end = header_->data_at;
   for (int64_t i = 0; i < setup_.samples; ++i) {
     Entry& e = entries_[i];
-    if (e.state == Done && (!e.sensible() || e.offset < header_->data_at)) e.state = Empty;
     if (e.state == Claimed) e.state = Empty;
     if (e.state == Done) end = std::max(end, e.offset + e.bytes());
     settled += e.state != Empty;
   }
   header_->settled = settled;
   header_->end = std::max(header_->end, aligned(end, kAlign));
-  if (header_->state == Complete && header_->complete_hash != header_->complete_hash_now()) header_->state = Filling;
-  if (header_->state != Complete) header_->state = Filling;
-  const std::string boot = boot_id();
   std::memset(header_->boot, 0, sizeof(header_->boot));
   std::memcpy(header_->boot, boot.data(), std::min(boot.size(), sizeof(header_->boot) - 1));
 }
@@ -423,10 +443,14 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
         uint8_t* const pixels = buffer.at_least(size_t(bytes) + kSlack);
         found = read_at(fd_, pixels, bytes, entry.offset) == bytes && look_up(entry, index, pixels, image);
       }
-      uint32_t done = Done;
-      // Its pixels did not reach the disk before the machine went down: it is stored again.
-      if (!found && state() == Filling && shared(place.state).compare_exchange_strong(done, Empty))
-        shared(header_->settled).fetch_sub(1);
+      // The table is nobody's to change here: another process may be finishing the file at this moment.
+      if (const uint32_t now = state(); !found && now != Abandoned) {
+        const std::lock_guard guard(mutex_);
+        if (error_.empty()) {
+          error_ = "cache " + quoted(now == Complete ? setup_.path : part()) + ": the pixels of image " +
+                   std::to_string(index) + " are damaged (wrong checksum); delete the file, then it is filled anew";
+        }
+      }
     }
   }
   (found ? hits_ : misses_).fetch_add(1, std::memory_order_relaxed);
@@ -543,7 +567,9 @@ std::string FileCache::error() {
 }
 
 bool FileCache::ready() const {
-  return header_ && !complete() && state() == Filling && shared(header_->settled).load() >= setup_.samples;
+  if (!header_ || complete() || state() != Filling || shared(header_->settled).load() < setup_.samples) return false;
+  const std::lock_guard guard(mutex_);
+  return error_.empty();  // what is damaged stays without the name
 }
 
 void FileCache::finish(const std::string& labels) {

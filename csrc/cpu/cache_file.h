@@ -17,9 +17,10 @@
 //   kernel gives locks back, however a process ends. The part of another machine that is at work there (its boot id says so;
 //   the folder is then on the network, where memory is not shared) is left alone, and this process decodes without a cache.
 // * A first epoch that was broken off keeps all it stored: the next run goes on with the part. Every image has a checksum over
-//   its pixels and its entry, verified when a process first uses it. If the machine itself went down, pages may be missing: an image
-//   of the part that fails its checksum is decoded and stored again. In the complete file, which was flushed to disk
-//   before it got its name, the same is damage, and an error.
+//   its pixels and its entry, verified when a process first uses it: what fails is damage, and an error. If the machine itself went
+//   down, pages may be missing: who then finds himself alone with the part (its boot id is not this one's) reads all of it, and
+//   an image that fails its checksum is decoded and stored again. Where processes were only killed, the pages are still in
+//   memory, and a long part need not be read. The complete file was flushed to disk before it got its name.
 #pragma once
 
 #include "cache.h"
@@ -75,6 +76,7 @@ class FileCache : public Cache {
   void check_same(const Header& header, const std::string& file) const;
   void check_complete(const Header& header, int64_t size) const;
   void map_complete(int fd, const Header& header);
+  void forget_lost(bool read_all);
   void recover();
   void publish(int fd);
   uint32_t state() const;
@@ -95,7 +97,7 @@ class FileCache : public Cache {
   size_t map_bytes_ = 0;
   std::string labels_;
   std::unique_ptr<std::atomic<uint8_t>[]> verified_;  // one an image
-  std::mutex mutex_;  // of the error, and of mapping
+  mutable std::mutex mutex_;  // of the error, and of mapping
   std::string error_;
 };
 
