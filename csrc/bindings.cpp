@@ -403,7 +403,7 @@ PYBIND11_MODULE(_C, m) {
            }),
            py::arg("path"), py::arg("samples"), py::arg("fingerprint"), py::arg("rule"), py::arg("limit") = 0,
            py::arg("any") = false)
-      .def_property_readonly("complete", &cpu::FileCache::complete)
+      .def_property_readonly("complete", &cpu::FileCache::completed)
       .def_property_readonly("idle", &cpu::FileCache::idle)
       .def_property_readonly("ready", &cpu::FileCache::ready)
       .def_property_readonly("samples", &cpu::FileCache::samples)

@@ -592,6 +592,45 @@ def test_a_file_removed_while_it_is_used_does_no_harm(path):
     assert not path.exists()
 
 
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_complete_without_some_images_says_so(tmp_path):
+    """Also to a run whose own limit would allow all: what it is told must help."""
+    path, source = tmp_path / "pixels.cache", Source([*PICTURES, b"nothing"])
+    limit = DATA_AT + 20_000
+    joined(fastssl.Loader(source, RECIPE, cache=path, cache_bytes=limit, on_error="skip"))
+    assert path.is_file() and limit - 5000 < path.stat().st_size <= limit + 64
+    for more in (limit, 10**9, None):
+        source.fetched.clear()
+        loader = fastssl.Loader(source, RECIPE, cache=path, cache_bytes=more, on_error="skip")
+        joined(loader)
+        stats = loader.stats()["cache"]
+        assert 0 < stats["images"] < N and stats["left_out"] == N - stats["images"]
+        assert len(source.fetched) == N + 1 - stats["images"]
+        assert f"{stats['left_out']} did not fit into the cache_bytes with which it was filled" in stats["advice"]
+        assert "delete it" in stats["advice"]
+    path.unlink()
+    loader = fastssl.Loader(source, RECIPE, cache=path, on_error="skip")
+    joined(loader)
+    assert loader.stats()["cache"]["advice"] == "all images are kept but 1, which could not be decoded"
+
+
+def test_a_part_takes_what_did_not_fit_when_its_limit_is_raised(tmp_path):
+    path = tmp_path / "pixels.cache"
+    first = fastssl.Loader(
+        Source(), RECIPE, batch_size=10, cache=path, cache_bytes=DATA_AT + 20_000, shuffle=False, prefetch=0
+    )
+    next(iter(first))
+    stats = first.stats()["cache"]
+    assert 0 < stats["images"] < 10 and stats["left_out"] == 10 - stats["images"] and part_of(path).exists()
+    assert f"fit into cache_bytes={DATA_AT + 20_000}" in stats["advice"]
+    del first
+    source = Source()
+    assert epoch(path, source) == PLAIN and len(source.fetched) == N - stats["images"]
+    assert verify_cache(path).images == N
+
+
 # --- places -----------------------------------------------------------------------------------------------------------
 
 

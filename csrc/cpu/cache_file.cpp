@@ -31,7 +31,7 @@ constexpr int kOpenAttempts = 200;
 // Of the whole file.
 enum State : uint32_t { Filling = 0, Finishing = 1, Complete = 2, Abandoned = 3 };
 // Of an image.
-enum ImageState : uint32_t { Empty = 0, Claimed = 1, Done = 2, Absent = 3 };
+enum ImageState : uint32_t { Empty = 0, Claimed = 1, Done = 2, Absent = 3, LeftOut = 4 };
 
 int64_t aligned(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
@@ -126,7 +126,7 @@ struct FileCache::Header {
   // Once it is complete.
   int64_t size, labels_at, labels_size;
   uint64_t labels_hash, table_hash;
-  int64_t images;
+  int64_t images, left_out;
   uint64_t complete_hash;  // from `size` to here
 
   uint64_t hash_now() const { return core::checksum(this, offsetof(Header, hash)); }
@@ -381,7 +381,7 @@ void FileCache::recover() {
   int64_t settled = 0, end = header_->data_at;
   for (int64_t i = 0; i < setup_.samples; ++i) {
     Entry& e = entries_[i];
-    if (e.state == Claimed) e.state = Empty;
+    if (e.state == Claimed || e.state == LeftOut) e.state = Empty;  // this run may have another limit
     if (e.state == Done) end = std::max(end, e.offset + e.bytes());
     settled += e.state != Empty;
   }
@@ -486,8 +486,7 @@ bool FileCache::wants(int64_t index, int64_t bytes) {
   if (!header_ || complete() || index < 0 || index >= setup_.samples || state() != Filling) return false;
   if (shared(entries_[index].state).load(std::memory_order_acquire) != Empty) return false;
   if (!setup_.limit || shared(header_->end).load() + bytes <= setup_.limit) return true;
-  left_out_.fetch_add(1, std::memory_order_relaxed);
-  absent(index);
+  settle(entries_[index], Entry{}, LeftOut);
   return false;
 }
 
@@ -502,12 +501,9 @@ void FileCache::keep(int64_t index, const ImageView& image) {
   with.type = uint8_t(image.type);
   with.shrink = uint8_t(image.shrink);
   const int64_t row = row_bytes(image), bytes = with.bytes();
-  const int64_t at = with.sensible() ? reserve(bytes) : -1;
-  if (at < 0) {
-    left_out_.fetch_add(1, std::memory_order_relaxed);
-    settle(entry, with, Absent);
-    return;
-  }
+  if (!with.sensible()) return absent(index);
+  const int64_t at = reserve(bytes);
+  if (at < 0) return settle(entry, Entry{}, LeftOut);
   try {
     Scratch<uint8_t> packed;
     const auto* pixels = static_cast<const uint8_t*>(image.pixels);
@@ -566,6 +562,8 @@ std::string FileCache::error() {
   return error_;
 }
 
+bool FileCache::completed() const { return complete() || (header_ && state() == Complete); }
+
 bool FileCache::ready() const {
   if (!header_ || complete() || state() != Filling || shared(header_->settled).load() < setup_.samples) return false;
   const std::lock_guard guard(mutex_);
@@ -593,8 +591,11 @@ void FileCache::finish(const std::string& labels) {
   check(::fstat(fd_, &about) == 0, 0);
   if (about.st_size < h.size) check(::ftruncate(fd_, h.size) == 0, h.size - about.st_size);
   h.table_hash = core::checksum(entries_, size_t(setup_.samples) * sizeof(Entry));
-  h.images = 0;
-  for (int64_t i = 0; i < setup_.samples; ++i) h.images += entries_[i].state == Done;
+  h.images = h.left_out = 0;
+  for (int64_t i = 0; i < setup_.samples; ++i) {
+    h.images += entries_[i].state == Done;
+    h.left_out += entries_[i].state == LeftOut;
+  }
   h.complete_hash = h.complete_hash_now();
   // First all that it says, then that it is complete, then its name.
   check(::msync(header_, head_bytes_, MS_SYNC) == 0 && ::fsync(fd_) == 0, h.size);
@@ -615,13 +616,18 @@ void FileCache::publish(int fd) {
 }
 
 Cache::Counts FileCache::counts() const {
-  Counts out{0, 0, hits_.load(), misses_.load(), left_out_.load()};
+  Counts out{0, 0, hits_.load(), misses_.load(), 0};
   const uint8_t* const map = map_.load(std::memory_order_acquire);
   if (map) {
     out.images = reinterpret_cast<const Header*>(map)->images;
+    out.left_out = reinterpret_cast<const Header*>(map)->left_out;
     out.bytes = int64_t(map_bytes_);
   } else if (header_) {
-    for (int64_t i = 0; i < setup_.samples; ++i) out.images += shared(entries_[i].state).load() == Done;
+    for (int64_t i = 0; i < setup_.samples; ++i) {
+      const uint32_t state = shared(entries_[i].state).load();
+      out.images += state == Done;
+      out.left_out += state == LeftOut;
+    }
     out.bytes = shared(header_->end).load();
   }
   return out;

@@ -2,8 +2,8 @@
 //
 // Note [A cache in a file]
 // The file that users name exists only when it is complete; from then on nobody writes into it, and readers map it. Until
-// then there is a file of the same form beside it, `<path>.part`, which is renamed when every image is settled: stored, or
-// known to be none. Why it is so, and not one writer, nor a part for each process:
+// then there is a file of the same form beside it, `<path>.part`, which is renamed when every image is settled: stored, known
+// to be none, or left out because it does not fit into the limit. Why it is so, and not one writer, nor a part for each process:
 //
 // * Ranks of distributed training see each a part of an epoch. With one writer the others would decode what it lacks, for
 //   as many epochs as there are ranks and more; with parts of their own, someone must copy them together, and meanwhile no
@@ -13,7 +13,8 @@
 //   compare-and-swap from Empty to Claimed, is filled in, and becomes Done, with release order. A process that is killed leaves
 //   unused space, or at worst (between two stores) an entry that stays Claimed, which costs that image and nobody else.
 // * flock says whether somebody is there: everyone who has the part open holds it shared. Who finds himself alone (he can take
-//   it exclusively) puts right what a killed process left: claims become Empty again, settled images are counted anew. The
+//   it exclusively) puts right what a killed process left: claims become Empty again, settled images are counted anew. So does what was left
+//   out, for his limit may be larger. The
 //   kernel gives locks back, however a process ends. The part of another machine that is at work there (its boot id says so;
 //   the folder is then on the network, where memory is not shared) is left alone, and this process decodes without a cache.
 // * A first epoch that was broken off keeps all it stored: the next run goes on with the part. Every image has a checksum over
@@ -27,7 +28,7 @@
 
 namespace fastssl::cpu {
 
-constexpr uint32_t kCacheVersion = 1;
+constexpr uint32_t kCacheVersion = 2;
 
 class FileCache : public Cache {
  public:
@@ -53,6 +54,8 @@ class FileCache : public Cache {
   Counts counts() const override;
 
   bool complete() const { return map_.load(std::memory_order_acquire) != nullptr; }
+  // The same, also where this process has not mapped it yet.
+  bool completed() const;
   // Another machine is filling it: nothing is found and nothing stored.
   bool idle() const { return fd_ < 0 && !complete(); }
   // Whether every image is settled and nobody has begun to finish() yet.

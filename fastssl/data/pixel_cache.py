@@ -105,13 +105,22 @@ class PixelCache:
         elif isinstance(native, _C.FileCache) and native.idle:
             advice = f"another machine is filling {self.where!r}; until it is complete, this one decodes"
         elif counts["left_out"]:
-            need = size // max(1, images) * n
+            need = f"; all need about {size // images * n}" if images else ""
             smaller = ', or take cache_size="recipe"' if self.size == "full" else ""
-            elsewhere = ", or a path in the place of memory" if self.where is None else ""
-            advice = (
-                f"{images} of {n} images fit into cache_bytes={self._budget}; all need about {need}: give it more, "
-                f"if there is{smaller}{elsewhere}"
-            )
+            if isinstance(native, _C.FileCache) and native.complete:  # perhaps by a run with another limit
+                advice = (
+                    f"{self.where!r} is complete with {images} of {n} images; {counts['left_out']} did not fit into the "
+                    f"cache_bytes with which it was filled{need}. It stays so: to have more, delete it and give cache_bytes "
+                    f"more, if there is{smaller}"
+                )
+            else:
+                elsewhere = ", or a path in the place of memory" if self.where is None else ""
+                advice = (
+                    f"{images} of {n} images fit into cache_bytes={self._budget}{need}: give it more, "
+                    f"if there is{smaller}{elsewhere}"
+                )
+        elif isinstance(native, _C.FileCache) and native.complete:
+            advice = f"all images are kept but {n - images}, which could not be decoded"
         else:
             advice = f"{images} of {n} images are kept so far"
         return {"samples": n, "limit": self._budget, **counts, "advice": advice}
