@@ -126,10 +126,10 @@ class PyEngine {
  public:
   PyEngine(int threads, std::vector<core::ViewSpec> views, uint64_t seed, int channels, bool as_stored, bool may_shrink,
            const py::object& array, py::function fetch, py::function decode_other, const py::object& image_step,
-           std::shared_ptr<cpu::Cache> cache, bool keep_small)
+           std::shared_ptr<cpu::Cache> cache, std::vector<core::ViewSpec> keep_for)
       : fetch_(std::move(fetch)), decode_other_(std::move(decode_other)), view_count_(views.size()) {
     cpu::Settings settings{threads, std::move(views), seed,      channels, as_stored, may_shrink,
-                           {},      std::move(cache), keep_small};
+                           {},      std::move(cache), std::move(keep_for)};
     if (!array.is_none()) {
       const auto parts = array.cast<py::tuple>();
       settings.array = {keep(parts[4]), to_image(parts[0].cast<ImageTuple>()), parts[1].cast<int64_t>(),
@@ -413,7 +413,7 @@ PYBIND11_MODULE(_C, m) {
            }),
            py::arg("path"), py::arg("samples"), py::arg("fingerprint"), py::arg("rule"), py::arg("limit") = 0,
            py::arg("any") = false)
-      .def_property_readonly("complete", &cpu::FileCache::complete)
+      .def_property_readonly("complete", &cpu::FileCache::completed)
       .def_property_readonly("idle", &cpu::FileCache::idle)
       .def_property_readonly("ready", &cpu::FileCache::ready)
       .def_property_readonly("samples", &cpu::FileCache::samples)
@@ -439,10 +439,10 @@ PYBIND11_MODULE(_C, m) {
       });
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<int, std::vector<core::ViewSpec>, uint64_t, int, bool, bool, py::object, py::function, py::function,
-                    py::object, std::shared_ptr<cpu::Cache>, bool>(),
+                    py::object, std::shared_ptr<cpu::Cache>, std::vector<core::ViewSpec>>(),
            py::arg("threads"), py::arg("views"), py::arg("seed"), py::arg("channels"), py::arg("as_stored"),
            py::arg("may_shrink"), py::arg("array"), py::arg("fetch"), py::arg("decode_other"), py::arg("image_step"),
-           py::arg("cache") = nullptr, py::arg("keep_small") = false)
+           py::arg("cache") = nullptr, py::arg("keep_for") = std::vector<core::ViewSpec>{})
       .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("count"), py::arg("positions"), py::arg("paths"),
            py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"))
       .def("close", &PyEngine::close)

@@ -139,7 +139,7 @@ class Engine:
         decode_other: Callable[[memoryview], Fetched],
         image_step: Callable[[int, Image], Fetched] | None,
         cache: Cache | None = None,
-        keep_small: bool = False,
+        keep_for: Sequence[ViewSpec] = (),
     ) -> None: ...
     def submit(
         self,

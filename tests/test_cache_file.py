@@ -18,13 +18,15 @@ from loading import RECIPE, Joined, Memory, joined, pictures
 
 import fastssl
 from fastssl._native import _C
-from fastssl.data import CacheError, CacheInfo, ImageFolder, Subset, build_cache, verify_cache
+from fastssl.data import CacheError, CacheInfo, DatasetSource, ImageFolder, Subset, build_cache, verify_cache
+from fastssl.transforms.view import CenterCrop, View
 
 N = 12
 PICTURES = pictures(N)
 # Where things are in a file; csrc/cpu/cache_file.cpp.
 VERSION_AT, HASH_AT, STATE_AT, TABLE_AT = 8, 1088, 1096, 4096
 ENTRY_BYTES, ENTRY_STATE_AT = 32, 28
+BOOT_AT = STATE_AT + 4
 DATA_AT = 8192
 CLAIMED = 1
 FULL = "decoding 1 of 3 channels, RGB; full size"
@@ -237,7 +239,7 @@ def test_changed_contents_are_noticed_where_there_are_no_files(tmp_path):
     for index in (0, N // 2, N - 1):
         other = [*PICTURES]
         other[index] = pictures(1, seed=9)[0]
-        with pytest.raises(CacheError, match="contents differ"):
+        with pytest.raises(CacheError, match="contents or targets differ"):
             epoch(path, Memory(other))
 
 
@@ -272,6 +274,33 @@ def test_labels_of_a_data_set_come_with_the_file(tmp_path):
         assert result.targets.tolist() == [100 + i for i in result.indices.tolist()]
         assert result.filenames == [f"name {i}" for i in result.indices.tolist()]
     assert set(calls) <= {0, 4, 8}, "those of the fingerprint, and no other"
+
+
+@pytest.mark.parametrize("index", [0, 4, 8])
+@pytest.mark.parametrize("what", ["target", "name"])
+def test_a_relabelled_data_set_is_noticed_where_it_is_looked_at(tmp_path, index, what):
+    path = tmp_path / "pixels.cache"
+    data = [(images.photo(30, 40, seed=i), i, f"name {i}") for i in range(9)]
+    want = epoch(path, data)
+    image, target, name = data[index]
+    data[index] = (image, 77, name) if what == "target" else (image, target, "other")
+    with pytest.raises(CacheError, match="contents or targets differ"):
+        epoch(path, data)
+    data[index] = (image, target, name)
+    assert epoch(path, data) == want
+
+
+def test_labels_that_were_fetched_stay(tmp_path):
+    """What the file says is for samples that are not fetched any more."""
+    path = tmp_path / "pixels.cache"
+    data = [(images.photo(30, 40, seed=i), i) for i in range(9)]
+    epoch(path, data)
+    source = DatasetSource([(image, target + (50 if target == 2 else 0)) for image, target in data])
+    source.fetch(2)
+    result = epoch(path, source)
+    assert dict(zip(result.indices.tolist(), result.targets.tolist(), strict=True)) == {
+        i: 52 if i == 2 else i for i in range(9)
+    }
 
 
 # --- broken off -------------------------------------------------------------------------------------------------------
@@ -322,6 +351,7 @@ def test_what_did_not_reach_the_disk_is_stored_again(tmp_path, where):
     path = tmp_path / "pixels.cache"
     broken_off(path, 2)
     part = part_of(path)
+    poke(part, BOOT_AT, b"the boot before")
     at = TABLE_AT + ENTRY_BYTES * 5
     if where == "pixels":
         offset, size = entry(part, 5)
@@ -332,6 +362,36 @@ def test_what_did_not_reach_the_disk_is_stored_again(tmp_path, where):
     assert epoch(path, source) == PLAIN and epoch(path, source) == PLAIN
     assert 5 in source.fetched
     verify_cache(path)
+
+
+def test_what_did_not_reach_the_disk_is_not_taken_for_stored(path):
+    """By their entries all images are; a run that asks for few of them must not complete the file."""
+    part = part_of(path)
+    path.rename(part)
+    poke(part, STATE_AT, b"\0")  # filling
+    poke(part, BOOT_AT, b"the boot before")
+    offset, size = entry(part, 11)
+    poke(part, offset, bytes(size))
+    source = Source()
+    next(iter(fastssl.Loader(source, RECIPE, batch_size=4, cache=path, prefetch=0, shuffle=False)))
+    assert not source.fetched and part.exists() and not path.exists(), "it was completed without image 11"
+    assert epoch(path, source) == PLAIN and source.fetched == [11]
+    verify_cache(path)
+
+
+@pytest.mark.parametrize("policy", ["raise", "replace"])
+def test_damage_of_a_part_is_an_error(tmp_path, policy):
+    """While the same machine runs, nothing is lost: somebody wrote into it."""
+    path = tmp_path / "pixels.cache"
+    broken_off(path, 2)
+    part = part_of(path)
+    flip(part, entry(part, 5)[0] + 3, 2)
+    for _ in range(2):
+        with pytest.raises(CacheError, match=r"pixels\.cache\.part': the pixels of image 5 are damaged.*delete the file"):
+            joined(fastssl.Loader(Source(), RECIPE, batch_size=N, cache=path, on_error=policy))
+        assert part.exists() and not path.exists()
+    part.unlink()
+    assert epoch(path) == PLAIN
 
 
 def test_a_truncated_part_gives_the_right_pixels_or_an_error(tmp_path):
@@ -532,6 +592,45 @@ def test_a_file_removed_while_it_is_used_does_no_harm(path):
     assert not path.exists()
 
 
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_complete_without_some_images_says_so(tmp_path):
+    """Also to a run whose own limit would allow all: what it is told must help."""
+    path, source = tmp_path / "pixels.cache", Source([*PICTURES, b"nothing"])
+    limit = DATA_AT + 20_000
+    joined(fastssl.Loader(source, RECIPE, cache=path, cache_bytes=limit, on_error="skip"))
+    assert path.is_file() and limit - 5000 < path.stat().st_size <= limit + 64
+    for more in (limit, 10**9, None):
+        source.fetched.clear()
+        loader = fastssl.Loader(source, RECIPE, cache=path, cache_bytes=more, on_error="skip")
+        joined(loader)
+        stats = loader.stats()["cache"]
+        assert 0 < stats["images"] < N and stats["left_out"] == N - stats["images"]
+        assert len(source.fetched) == N + 1 - stats["images"]
+        assert f"{stats['left_out']} did not fit into the cache_bytes with which it was filled" in stats["advice"]
+        assert "delete it" in stats["advice"]
+    path.unlink()
+    loader = fastssl.Loader(source, RECIPE, cache=path, on_error="skip")
+    joined(loader)
+    assert loader.stats()["cache"]["advice"] == "all images are kept but 1, which could not be decoded"
+
+
+def test_a_part_takes_what_did_not_fit_when_its_limit_is_raised(tmp_path):
+    path = tmp_path / "pixels.cache"
+    first = fastssl.Loader(
+        Source(), RECIPE, batch_size=10, cache=path, cache_bytes=DATA_AT + 20_000, shuffle=False, prefetch=0
+    )
+    next(iter(first))
+    stats = first.stats()["cache"]
+    assert 0 < stats["images"] < 10 and stats["left_out"] == 10 - stats["images"] and part_of(path).exists()
+    assert f"fit into cache_bytes={DATA_AT + 20_000}" in stats["advice"]
+    del first
+    source = Source()
+    assert epoch(path, source) == PLAIN and len(source.fetched) == N - stats["images"]
+    assert verify_cache(path).images == N
+
+
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
@@ -643,6 +742,25 @@ def test_build_cache_decodes_each_image_once(tmp_path):
     plain = joined(fastssl.Loader(source, RECIPE, decode="full"))
     source.fetched.clear()
     assert joined(fastssl.Loader(source, RECIPE, cache=path)) == plain and not source.fetched
+
+
+PHOTOS = [images.jpeg(images.photo(300 + 10 * i, 400, seed=i)) for i in range(5)]
+
+
+@pytest.mark.parametrize("sizes", [(20,), (60,), (150,), (20, 60), (60, 20, 150)])
+def test_build_cache_keeps_images_as_small_as_a_loader_of_the_recipe_does(tmp_path, sizes):
+    recipe = tuple(View(crop=CenterCrop(size=size, keep=1.0)) for size in sizes)
+    source = Source(PHOTOS)
+
+    def views(path: Path) -> Joined:
+        return joined(fastssl.Loader(source, recipe, batch_size=3, cache=path, cache_size="recipe", threads=1))
+
+    filled = views(tmp_path / "filled")
+    info = build_cache(source, tmp_path / "built", recipe=recipe, threads=1)
+    assert views(tmp_path / "built") == filled == views(tmp_path / "filled")
+    shrink = {20: 8, 60: 4, 150: 2}[max(sizes)]
+    pixels = sum(3 * -(-(300 + 10 * i) // shrink) * (400 // shrink) for i in range(5))
+    assert pixels <= info.bytes <= pixels + DATA_AT + 64 * 8 and info.bytes == (tmp_path / "filled").stat().st_size
 
 
 def test_build_cache_takes_up_a_part(tmp_path):

@@ -52,7 +52,7 @@ class Cache {
   virtual Counts counts() const = 0;
 
  protected:
-  std::atomic<int64_t> hits_{0}, misses_{0}, left_out_{0};
+  std::atomic<int64_t> hits_{0}, misses_{0};
 };
 
 // In memory of this process, up to a number of bytes.
@@ -82,7 +82,7 @@ class MemoryCache : public Cache {
   const pid_t owner_;
   const int64_t samples_, limit_;
   std::unique_ptr<std::atomic<const Entry*>[]> entries_;
-  std::atomic<int64_t> images_{0}, bytes_{0};
+  std::atomic<int64_t> images_{0}, bytes_{0}, left_out_{0};
   std::mutex mutex_;  // of what follows
   std::vector<Chunk> chunks_;
   uint8_t* free_ = nullptr;  // within the last chunk that is shared by several images

@@ -31,7 +31,7 @@ constexpr int kOpenAttempts = 200;
 // Of the whole file.
 enum State : uint32_t { Filling = 0, Finishing = 1, Complete = 2, Abandoned = 3 };
 // Of an image.
-enum ImageState : uint32_t { Empty = 0, Claimed = 1, Done = 2, Absent = 3 };
+enum ImageState : uint32_t { Empty = 0, Claimed = 1, Done = 2, Absent = 3, LeftOut = 4 };
 
 // Sides that may be rounded up to a multiple of the shrinking.
 constexpr int32_t kMostSide = INT32_MAX - 8;
@@ -140,7 +140,7 @@ struct FileCache::Header {
   // Once it is complete.
   int64_t size, labels_at, labels_size;
   uint64_t labels_hash, table_hash;
-  int64_t images;
+  int64_t images, left_out;
   uint64_t complete_hash;  // from `size` to here
 
   uint64_t hash_now() const { return core::checksum(this, offsetof(Header, hash)); }
@@ -233,8 +233,8 @@ void FileCache::check_same(const Header& header, const std::string& file) const 
   }
   if (std::memcmp(header.fingerprint, setup_.fingerprint.data(), sizeof(header.fingerprint)) != 0) {
     fail(file,
-         "it was made from another source, or from files that have changed since (names, sizes, times of change "
-         "or contents differ)" +
+         "it was made from another source, or from files that have changed since (names, sizes, times of change, "
+         "contents or targets differ)" +
              remedy);
   }
 }
@@ -344,7 +344,7 @@ bool FileCache::open_part() {
   entries_ = reinterpret_cast<Entry*>(static_cast<uint8_t*>(map) + kPage);
   fd_ = file.take();
   if (alone) {
-    recover(about.st_size);
+    recover();
     if (state() == Complete) {  // and its maker ended before it gave it the name
       publish(fd_);
       ::munmap(std::exchange(header_, nullptr), head_bytes_);
@@ -379,21 +379,42 @@ void FileCache::make_part(int fd) {
   }
 }
 
+// Alone with the part: images that the file does not hold become Empty. Those that this run of the machine stored are in its
+// memory, if not on the disk, so that a look at where they lie is enough; of others all pixels are read.
+void FileCache::forget_lost(bool read_all) {
+  struct stat about;
+  if (::fstat(fd_, &about) != 0) fail(part(), "cannot examine: " + reason(errno));
+  const auto there = [&](const Entry& e, int64_t index) {
+    if (!e.inside(header_->data_at, about.st_size)) return false;
+    if (!read_all) return true;
+    Scratch<uint8_t> buffer;
+    uint8_t* const pixels = buffer.at_least(size_t(e.bytes()));
+    return read_at(fd_, pixels, e.bytes(), e.offset) == e.bytes() && e.hash_now(pixels, index) == e.hash;
+  };
+  const auto threads = int(std::clamp(std::thread::hardware_concurrency(), 1u, 8u));
+  parallel_for(setup_.samples, read_all ? threads : 1, [&](int64_t i) {
+    Entry& e = entries_[i];
+    if (e.state == Done && !there(e, i)) e.state = Empty;
+  });
+}
+
 // Alone with the part: what a process left that was ended in the middle is put right.
-void FileCache::recover(int64_t size) {
+void FileCache::recover() {
+  const std::string boot = boot_id();
+  if (header_->state != Complete || header_->complete_hash != header_->complete_hash_now()) {
+    header_->state = Filling;
+    forget_lost(boot != text_of(header_->boot));
+  }
   int64_t settled = 0, end = header_->data_at;
   for (int64_t i = 0; i < setup_.samples; ++i) {
     Entry& e = entries_[i];
-    if (e.state == Done && !e.inside(header_->data_at, size)) e.state = Empty;
-    if (e.state != Done && e.state != Absent) e.state = Empty;
+    if (e.state != Done && e.state != Absent)
+      e.state = Empty;  // also what was left out: this run may have another limit
     if (e.state == Done) end = std::max(end, e.offset + e.bytes());
     settled += e.state != Empty;
   }
   header_->settled = settled;
   header_->end = aligned(end, kAlign);
-  if (header_->state == Complete && header_->complete_hash != header_->complete_hash_now()) header_->state = Filling;
-  if (header_->state != Complete) header_->state = Filling;
-  const std::string boot = boot_id();
   std::memset(header_->boot, 0, sizeof(header_->boot));
   std::memcpy(header_->boot, boot.data(), std::min(boot.size(), sizeof(header_->boot) - 1));
 }
@@ -453,10 +474,14 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
         uint8_t* const pixels = buffer.at_least(size_t(bytes) + kSlack);
         found = read_at(fd_, pixels, bytes, entry.offset) == bytes && look_up(entry, index, pixels, image);
       }
-      uint32_t done = Done;
-      // Its pixels did not reach the disk before the machine went down: it is stored again.
-      if (!found && state() == Filling && shared(place.state).compare_exchange_strong(done, Empty))
-        shared(header_->settled).fetch_sub(1);
+      // The table is nobody's to change here: another process may be finishing the file at this moment.
+      if (const uint32_t now = state(); !found && now != Abandoned) {
+        const std::lock_guard guard(mutex_);
+        if (error_.empty()) {
+          error_ = "cache " + quoted(now == Complete ? setup_.path : part()) + ": the pixels of image " +
+                   std::to_string(index) + " are damaged (wrong checksum); delete the file, then it is filled anew";
+        }
+      }
     }
   }
   (found ? hits_ : misses_).fetch_add(1, std::memory_order_relaxed);
@@ -492,8 +517,7 @@ bool FileCache::wants(int64_t index, int64_t bytes) {
   if (!header_ || complete() || index < 0 || index >= setup_.samples || state() != Filling) return false;
   if (shared(entries_[index].state).load(std::memory_order_acquire) != Empty) return false;
   if (!setup_.limit || shared(header_->end).load() + bytes <= setup_.limit) return true;
-  left_out_.fetch_add(1, std::memory_order_relaxed);
-  absent(index);
+  settle(entries_[index], Entry{}, LeftOut);
   return false;
 }
 
@@ -508,12 +532,9 @@ void FileCache::keep(int64_t index, const ImageView& image) {
   with.type = uint8_t(image.type);
   with.shrink = uint8_t(image.shrink);
   const int64_t row = row_bytes(image), bytes = with.bytes();
-  const int64_t at = with.sensible() ? reserve(bytes) : -1;
-  if (at < 0) {
-    left_out_.fetch_add(1, std::memory_order_relaxed);
-    settle(entry, with, Absent);
-    return;
-  }
+  if (!with.sensible()) return absent(index);
+  const int64_t at = reserve(bytes);
+  if (at < 0) return settle(entry, Entry{}, LeftOut);
   try {
     Scratch<uint8_t> packed;
     const auto* pixels = static_cast<const uint8_t*>(image.pixels);
@@ -572,8 +593,12 @@ std::string FileCache::error() {
   return error_;
 }
 
+bool FileCache::completed() const { return complete() || (header_ && state() == Complete); }
+
 bool FileCache::ready() const {
-  return header_ && !complete() && state() == Filling && shared(header_->settled).load() >= setup_.samples;
+  if (!header_ || complete() || state() != Filling || shared(header_->settled).load() < setup_.samples) return false;
+  const std::lock_guard guard(mutex_);
+  return error_.empty();  // what is damaged stays without the name
 }
 
 void FileCache::finish(const std::string& labels) {
@@ -597,8 +622,11 @@ void FileCache::finish(const std::string& labels) {
   check(::fstat(fd_, &about) == 0, 0);
   if (about.st_size < h.size) check(::ftruncate(fd_, h.size) == 0, h.size - about.st_size);
   h.table_hash = core::checksum(entries_, size_t(setup_.samples) * sizeof(Entry));
-  h.images = 0;
-  for (int64_t i = 0; i < setup_.samples; ++i) h.images += entries_[i].state == Done;
+  h.images = h.left_out = 0;
+  for (int64_t i = 0; i < setup_.samples; ++i) {
+    h.images += entries_[i].state == Done;
+    h.left_out += entries_[i].state == LeftOut;
+  }
   h.complete_hash = h.complete_hash_now();
   // First all that it says, then that it is complete, then its name.
   check(::msync(header_, head_bytes_, MS_SYNC) == 0 && ::fsync(fd_) == 0, h.size);
@@ -619,13 +647,18 @@ void FileCache::publish(int fd) {
 }
 
 Cache::Counts FileCache::counts() const {
-  Counts out{0, 0, hits_.load(), misses_.load(), left_out_.load()};
+  Counts out{0, 0, hits_.load(), misses_.load(), 0};
   const uint8_t* const map = map_.load(std::memory_order_acquire);
   if (map) {
     out.images = reinterpret_cast<const Header*>(map)->images;
+    out.left_out = reinterpret_cast<const Header*>(map)->left_out;
     out.bytes = int64_t(map_bytes_);
   } else if (header_) {
-    for (int64_t i = 0; i < setup_.samples; ++i) out.images += shared(entries_[i].state).load() == Done;
+    for (int64_t i = 0; i < setup_.samples; ++i) {
+      const uint32_t state = shared(entries_[i].state).load();
+      out.images += state == Done;
+      out.left_out += state == LeftOut;
+    }
     out.bytes = shared(header_->end).load();
   }
   return out;

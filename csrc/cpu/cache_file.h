@@ -2,8 +2,8 @@
 //
 // Note [A cache in a file]
 // The file that users name exists only when it is complete; from then on nobody writes into it, and readers map it. Until
-// then there is a file of the same form beside it, `<path>.part`, which is renamed when every image is settled: stored, or
-// known to be none. Why it is so, and not one writer, nor a part for each process:
+// then there is a file of the same form beside it, `<path>.part`, which is renamed when every image is settled: stored, known
+// to be none, or left out because it does not fit into the limit. Why it is so, and not one writer, nor a part for each process:
 //
 // * Ranks of distributed training see each a part of an epoch. With one writer the others would decode what it lacks, for
 //   as many epochs as there are ranks and more; with parts of their own, someone must copy them together, and meanwhile no
@@ -13,20 +13,22 @@
 //   compare-and-swap from Empty to Claimed, is filled in, and becomes Done, with release order. A process that is killed leaves
 //   unused space, or at worst (between two stores) an entry that stays Claimed, which costs that image and nobody else.
 // * flock says whether somebody is there: everyone who has the part open holds it shared. Who finds himself alone (he can take
-//   it exclusively) puts right what a killed process left: claims become Empty again, settled images are counted anew. The
+//   it exclusively) puts right what a killed process left: claims become Empty again, settled images are counted anew. So does what was left
+//   out, for his limit may be larger. The
 //   kernel gives locks back, however a process ends. The part of another machine that is at work there (its boot id says so;
 //   the folder is then on the network, where memory is not shared) is left alone, and this process decodes without a cache.
 // * A first epoch that was broken off keeps all it stored: the next run goes on with the part. Every image has a checksum over
-//   its pixels and its entry, verified when a process first uses it. If the machine itself went down, pages may be missing: an image
-//   of the part that fails its checksum is decoded and stored again. In the complete file, which was flushed to disk
-//   before it got its name, the same is damage, and an error.
+//   its pixels and its entry, verified when a process first uses it: what fails is damage, and an error. If the machine itself went
+//   down, pages may be missing: who then finds himself alone with the part (its boot id is not this one's) reads all of it, and
+//   an image that fails its checksum is decoded and stored again. Where processes were only killed, the pages are still in
+//   memory, and a long part need not be read. The complete file was flushed to disk before it got its name.
 #pragma once
 
 #include "cache.h"
 
 namespace fastssl::cpu {
 
-constexpr uint32_t kCacheVersion = 1;
+constexpr uint32_t kCacheVersion = 2;
 
 class FileCache : public Cache {
  public:
@@ -52,6 +54,8 @@ class FileCache : public Cache {
   Counts counts() const override;
 
   bool complete() const { return map_.load(std::memory_order_acquire) != nullptr; }
+  // The same, also where this process has not mapped it yet.
+  bool completed() const;
   // Another machine is filling it: nothing is found and nothing stored.
   bool idle() const { return fd_ < 0 && !complete(); }
   // Whether every image is settled and nobody has begun to finish() yet.
@@ -75,7 +79,8 @@ class FileCache : public Cache {
   void check_same(const Header& header, const std::string& file) const;
   void check_complete(const Header& header, int64_t size) const;
   void map_complete(int fd, const Header& header);
-  void recover(int64_t size);
+  void forget_lost(bool read_all);
+  void recover();
   void publish(int fd);
   uint32_t state() const;
   void settle(Entry& entry, const Entry& with, uint32_t state);
@@ -95,7 +100,7 @@ class FileCache : public Cache {
   size_t map_bytes_ = 0;
   std::string labels_;
   std::unique_ptr<std::atomic<uint8_t>[]> verified_;  // one an image
-  std::mutex mutex_;  // of the error, and of mapping
+  mutable std::mutex mutex_;  // of the error, and of mapping
   std::string error_;
 };
 

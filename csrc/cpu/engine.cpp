@@ -159,8 +159,8 @@ Fetched Engine::fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const {
 bool Engine::keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const {
   if (!callbacks_.image_step && image.channels != settings_.channels) return false;  // a bad sample
   ImageView whole = image;
-  if (jpeg && settings_.keep_small)
-    whole.shrink = core::recipe_shrink(settings_.views.data(), settings_.views.size(), image.height, image.width);
+  if (const auto& views = settings_.keep_for; jpeg && !views.empty())
+    whole.shrink = core::recipe_shrink(views.data(), views.size(), image.height, image.width);
   whole.whole();
   const bool wanted = settings_.cache->wants(index, row_bytes(whole) * whole.rows);
   if (jpeg && (wanted || whole.shrink > 1)) {

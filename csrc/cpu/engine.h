@@ -58,7 +58,9 @@ struct Settings {
   Array array;  // where it is not empty, samples are rows of it
   std::shared_ptr<Cache>
       cache;  // may be null; what is not in it is decoded, and stored, in a size that does not depend on the draw
-  bool keep_small = false;  // that size is the smallest that the views allow, by recipe_shrink(), and else the full one
+  // That size is the smallest that these views allow, by recipe_shrink(); the full one where there are none. They are those of
+  // the cache, whatever views are made here.
+  std::vector<core::ViewSpec> keep_for;
 };
 
 struct Samples {

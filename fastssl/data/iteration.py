@@ -112,7 +112,7 @@ class Iteration(Iterator[Batch]):
             decode_other=lambda data: pixels_of(decode_other(data, mode)),
             image_step=None if step is None else stepper(source, step, self._crashes),
             cache=None if cache is None else cache.open(),
-            keep_small=cache is not None and cache.size == "recipe",
+            keep_for=() if cache is None else cache.keep_for(),
         )
         self._closed = False
         _live.add(self)

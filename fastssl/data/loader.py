@@ -88,9 +88,12 @@ class Loader:
     In memory, the cache belongs to the loader, goes with it, and is not pickled; each rank has its own. A file is shared by all
     processes of a machine, and best lies on its own disk. They fill `<path>.part` together, each image once, and rename it when
     every sample is stored or known to be bad; a run that is broken off leaves it for the next. The file belongs to the source it
-    was made from: names, sizes and times of change of all files, looked up when the Loader is made, or what the source's
-    `fingerprint()` says. Every image is verified at its first use. The file must not be written to while it is used.
-    `fastssl.data.build_cache` makes one ahead.
+    was made from, which is looked at when the Loader is made. Of samples that are files, the names, sizes and times of change of
+    all are checked. Of others, the contents of the first, the middle and the last, and the names of all. Of a map-style data
+    set, whose targets and names are kept in the file too, as only its `__getitem__` tells them: how many samples it has, and
+    contents, targets and names of the first, the middle and the last; another change, as of other labels, goes unnoticed, and
+    the old ones are given. A source with a `fingerprint()` is checked by that, and by nothing else. Every image is verified at
+    its first use. The file must not be written to while it is used. `fastssl.data.build_cache` makes one ahead.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: An argument is not as described.

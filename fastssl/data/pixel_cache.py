@@ -73,6 +73,10 @@ class PixelCache:
         self._native, self._process = native, os.getpid()
         return native
 
+    def keep_for(self) -> tuple[Any, ...]:
+        """The native views for which an image may be kept smaller; none where every pixel is kept."""
+        return native_views(self._views) if self.size == "recipe" else ()
+
     def check(self) -> None:
         """Raises CacheError if the cache was found damaged, or could not be written."""
         if self._native is not None and (error := self._native.error()):
@@ -101,13 +105,22 @@ class PixelCache:
         elif isinstance(native, _C.FileCache) and native.idle:
             advice = f"another machine is filling {self.where!r}; until it is complete, this one decodes"
         elif counts["left_out"]:
-            need = size // max(1, images) * n
+            need = f"; all need about {size // images * n}" if images else ""
             smaller = ', or take cache_size="recipe"' if self.size == "full" else ""
-            elsewhere = ", or a path in the place of memory" if self.where is None else ""
-            advice = (
-                f"{images} of {n} images fit into cache_bytes={self._budget}; all need about {need}: give it more, "
-                f"if there is{smaller}{elsewhere}"
-            )
+            if isinstance(native, _C.FileCache) and native.complete:  # perhaps by a run with another limit
+                advice = (
+                    f"{self.where!r} is complete with {images} of {n} images; {counts['left_out']} did not fit into the "
+                    f"cache_bytes with which it was filled{need}. It stays so: to have more, delete it and give cache_bytes "
+                    f"more, if there is{smaller}"
+                )
+            else:
+                elsewhere = ", or a path in the place of memory" if self.where is None else ""
+                advice = (
+                    f"{images} of {n} images fit into cache_bytes={self._budget}{need}: give it more, "
+                    f"if there is{smaller}{elsewhere}"
+                )
+        elif isinstance(native, _C.FileCache) and native.complete:
+            advice = f"all images are kept but {n - images}, which could not be decoded"
         else:
             advice = f"{images} of {n} images are kept so far"
         return {"samples": n, "limit": self._budget, **counts, "advice": advice}
@@ -166,7 +179,8 @@ def fingerprint(source: Source) -> bytes:
     """32 bytes that change when the source does.
 
     What the source's `fingerprint()` says, if it has one. Else, the names of all samples, with size and time of change
-    for those that are files; and the contents of the first, the middle and the last of those that are not.
+    for those that are files; and the contents of the first, the middle and the last of those that are not, with their
+    targets and names where these are known only by a fetch: such labels are kept in the file.
     """
     sha = hashlib.sha256()
     said = source.fingerprint()
@@ -190,6 +204,8 @@ def fingerprint(source: Source) -> bytes:
         sha.update(repr((name, *about)).encode("utf-8", "surrogateescape"))
     for index in sorted({fetched[0], fetched[len(fetched) // 2], fetched[-1]}) if fetched else []:
         sha.update(_contents(source, index))
+        if not named:
+            sha.update(repr((source.target(index), source.filename(index))).encode("utf-8", "surrogateescape"))
     return sha.digest()
 
 

@@ -98,7 +98,7 @@ class Source:
         return None
 
     def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
-        """Takes over what `known_labels` returned in another process."""
+        """Takes over what `known_labels` returned in another process; what was fetched here stays."""
 
     def learn(self, indices: Iterable[int]) -> None:
         """Sees to it that target and name of these samples are known."""
@@ -296,7 +296,8 @@ class DatasetSource(Source):
 
     def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
         with self._lock:
-            self._labels.update({index: (int(target), str(name)) for index, (target, name) in labels.items()})
+            for index, (target, name) in labels.items():
+                self._labels.setdefault(index, (int(target), str(name)))
 
     def target(self, index: int) -> int:
         """The target that the last fetch of this index returned; 0 if there was none."""
