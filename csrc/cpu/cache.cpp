@@ -106,7 +106,7 @@ bool MemoryCache::wants(int64_t index, int64_t bytes) {
   return fits;
 }
 
-void MemoryCache::keep(int64_t index, const ImageView& image) {
+void MemoryCache::keep(int64_t index, const ImageView& image, std::string_view) {
   if (index < 0 || index >= samples_ || getpid() != owner_) return;
   std::atomic<const Entry*>& place = entries_[size_t(index)];
   if (place.load(std::memory_order_acquire)) return;

@@ -124,8 +124,8 @@ struct FileCache::Header {
   int64_t end;  // where the next image goes
   int64_t settled;
   // Once it is complete.
-  int64_t size, labels_at, labels_size;
-  uint64_t labels_hash, table_hash;
+  int64_t size;
+  uint64_t table_hash;
   int64_t images, left_out;
   uint64_t complete_hash;  // from `size` to here
 
@@ -137,11 +137,12 @@ struct FileCache::Header {
 
 struct FileCache::Entry {
   int64_t offset;
-  uint64_t hash;  // of the pixels, and of what follows but the state
+  uint64_t hash;  // of pixels and label, and of what follows but the state
   int32_t height, width;
   uint16_t channels;
   uint8_t type, shrink;
   uint32_t state;
+  uint32_t label, unused;  // bytes of the label, which stands behind the pixels
 
   ImageView view(const uint8_t* pixels) const {
     ImageView out;
@@ -155,13 +156,14 @@ struct FileCache::Entry {
     out.stride = row_bytes(out);
     return out;
   }
-  int64_t bytes() const { return view(nullptr).stride * view(nullptr).rows; }
+  int64_t pixel_bytes() const { return view(nullptr).stride * view(nullptr).rows; }
+  int64_t bytes() const { return pixel_bytes() + label; }
   bool sensible() const {
     return height > 0 && width > 0 && channels > 0 && (type == 0 || type == 1) &&
            (shrink == 1 || shrink == 2 || shrink == 4 || shrink == 8);
   }
   uint64_t hash_now(const void* pixels, int64_t index) const {
-    const int64_t about[] = {index, height, width, channels, type, shrink};
+    const int64_t about[] = {index, height, width, channels, type, shrink, label};
     return core::checksum(pixels, size_t(bytes()), core::checksum(about, sizeof(about)));
   }
 };
@@ -171,7 +173,7 @@ void FileCache::fail(const std::string& file, const std::string& why) const {
 }
 
 FileCache::FileCache(Setup setup) : setup_(std::move(setup)) {
-  static_assert(sizeof(Header) <= size_t(kPage) && std::is_trivially_copyable_v<Header> && sizeof(Entry) == 32);
+  static_assert(sizeof(Header) <= size_t(kPage) && std::is_trivially_copyable_v<Header> && sizeof(Entry) == 40);
   for (int attempt = 0; !open_complete() && !open_part(); ++attempt) {
     // Another process is making, completing or removing it at this moment.
     if (attempt == kOpenAttempts)
@@ -261,16 +263,10 @@ void FileCache::map_complete(int fd, const Header& header) {
   }
   const auto* const bytes = static_cast<const uint8_t*>(map);
   const std::string remedy = "; delete the file, then it is filled anew";
-  const char* damage = nullptr;
-  if (core::checksum(bytes + kPage, size_t(header.samples) * sizeof(Entry)) != header.table_hash)
-    damage = "its table of images is damaged (wrong checksum)";
-  else if (core::checksum(bytes + header.labels_at, size_t(header.labels_size)) != header.labels_hash)
-    damage = "its labels are damaged (wrong checksum)";
-  if (damage) {
+  if (core::checksum(bytes + kPage, size_t(header.samples) * sizeof(Entry)) != header.table_hash) {
     ::munmap(map, size_t(header.size));
-    fail(setup_.path, damage + remedy);
+    fail(setup_.path, "its table of images is damaged (wrong checksum)" + remedy);
   }
-  labels_.assign(reinterpret_cast<const char*>(bytes + header.labels_at), size_t(header.labels_size));
   map_bytes_ = size_t(header.size);
   map_.store(bytes, std::memory_order_release);
 }
@@ -457,6 +453,31 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
   return found;
 }
 
+std::optional<std::string> FileCache::label(int64_t index) const {
+  if (index < 0 || index >= setup_.samples) return {};
+  const uint8_t* const map = map_.load(std::memory_order_acquire);
+  if (!map && (!header_ || state() == Abandoned)) return {};
+  Entry& place = map ? const_cast<Entry*>(reinterpret_cast<const Entry*>(map + kPage))[index] : entries_[index];
+  if (shared(place.state).load(std::memory_order_acquire) != Done) return {};
+  const Entry entry = place;
+  const int64_t end = map ? int64_t(map_bytes_) : shared(header_->end).load();
+  if (!entry.sensible() || entry.offset < kPage || entry.bytes() > end - entry.offset) return {};
+  ImageView image;
+  Scratch<uint8_t> buffer;
+  if (map) {
+    if (!look_up(entry, index, map + entry.offset, image)) return {};
+    return std::string(reinterpret_cast<const char*>(map + entry.offset + entry.pixel_bytes()), entry.label);
+  }
+  if (!verified_[size_t(index)].load(std::memory_order_relaxed)) {
+    uint8_t* const pixels = buffer.at_least(size_t(entry.bytes()));
+    if (read_at(fd_, pixels, entry.bytes(), entry.offset) != entry.bytes() || !look_up(entry, index, pixels, image))
+      return {};
+  }
+  std::string out(entry.label, '\0');
+  if (read_at(fd_, out.data(), entry.label, entry.offset + entry.pixel_bytes()) != int64_t(entry.label)) return {};
+  return out;
+}
+
 // Takes `size` bytes at the end of the file, and returns where; -1 where the limit does not allow it.
 int64_t FileCache::reserve(int64_t size) {
   auto end = shared(header_->end);
@@ -478,6 +499,7 @@ void FileCache::settle(Entry& entry, const Entry& with, uint32_t as) {
   entry.channels = with.channels;
   entry.type = with.type;
   entry.shrink = with.shrink;
+  entry.label = with.label;
   shared(entry.state).store(as, std::memory_order_release);
   shared(header_->settled).fetch_add(1);
 }
@@ -490,7 +512,7 @@ bool FileCache::wants(int64_t index, int64_t bytes) {
   return false;
 }
 
-void FileCache::keep(int64_t index, const ImageView& image) {
+void FileCache::keep(int64_t index, const ImageView& image, std::string_view label) {
   if (!header_ || complete() || index < 0 || index >= setup_.samples || state() != Filling) return;
   Entry& entry = entries_[index];
   if (shared(entry.state).load(std::memory_order_acquire) != Empty) return;
@@ -500,6 +522,7 @@ void FileCache::keep(int64_t index, const ImageView& image) {
   with.channels = uint16_t(image.channels);
   with.type = uint8_t(image.type);
   with.shrink = uint8_t(image.shrink);
+  with.label = uint32_t(label.size());
   const int64_t row = row_bytes(image), bytes = with.bytes();
   if (!with.sensible()) return absent(index);
   const int64_t at = reserve(bytes);
@@ -507,9 +530,10 @@ void FileCache::keep(int64_t index, const ImageView& image) {
   try {
     Scratch<uint8_t> packed;
     const auto* pixels = static_cast<const uint8_t*>(image.pixels);
-    if (image.stride != row) {
+    if (image.stride != row || !label.empty()) {
       uint8_t* const to = packed.at_least(size_t(bytes));
       for (int y = 0; y < image.rows; ++y) std::memcpy(to + y * row, pixels + y * image.stride, size_t(row));
+      std::copy(label.begin(), label.end(), to + row * image.rows);
       pixels = to;
     }
     with.offset = at;
@@ -570,23 +594,16 @@ bool FileCache::ready() const {
   return error_.empty();  // what is damaged stays without the name
 }
 
-void FileCache::finish(const std::string& labels) {
+void FileCache::finish() {
   uint32_t filling = Filling;
   if (!ready() || !shared(header_->state).compare_exchange_strong(filling, Finishing)) return;
-  setup_.limit = 0;
   const auto check = [&](bool good, int64_t size) {
     if (good) return;
     give_up(errno, size);
     throw CacheError(error());
   };
-  const auto labels_size = int64_t(labels.size());
-  const int64_t labels_at = reserve(labels_size + int64_t(kSlack));
-  check(write_at(fd_, labels.data(), labels_size, labels_at), labels_size);
   Header& h = *header_;
-  h.labels_at = labels_at;
-  h.labels_size = labels_size;
-  h.labels_hash = core::checksum(labels.data(), labels.size());
-  h.size = aligned(labels_at + labels_size + int64_t(kSlack), kAlign);
+  h.size = shared(h.end).load() + int64_t(kSlack);
   struct stat about;
   check(::fstat(fd_, &about) == 0, 0);
   if (about.st_size < h.size) check(::ftruncate(fd_, h.size) == 0, h.size - about.st_size);
@@ -628,7 +645,7 @@ Cache::Counts FileCache::counts() const {
       out.images += state == Done;
       out.left_out += state == LeftOut;
     }
-    out.bytes = shared(header_->end).load();
+    out.bytes = state() == Complete ? header_->size : shared(header_->end).load();
   }
   return out;
 }
