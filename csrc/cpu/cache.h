@@ -30,6 +30,13 @@ struct CacheError : std::runtime_error {
 int64_t row_bytes(const ImageView& image);
 // Bytes behind an image that may be read, though they mean nothing.
 constexpr size_t kSlack = 64;
+// Where images begin: at a multiple of so many bytes.
+constexpr int64_t kAlign = 64;
+// The next multiple of `to`.
+template <typename T>
+constexpr T aligned(T size, int64_t to = kAlign) {
+  return (size + T(to) - 1) / T(to) * T(to);
+}
 
 class Cache {
  public:

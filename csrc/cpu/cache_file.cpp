@@ -25,15 +25,12 @@ namespace {
 constexpr char kMagic[8] = {'F', 'S', 'S', 'L', 'P', 'I', 'X', '\n'};
 constexpr uint32_t kEndian = 0x01020304;
 constexpr int64_t kPage = 4096;
-constexpr int64_t kAlign = 64;
 constexpr int kOpenAttempts = 200;
 
 // Of the whole file.
 enum State : uint32_t { Filling = 0, Finishing = 1, Complete = 2, Abandoned = 3 };
 // Of an image.
 enum ImageState : uint32_t { Empty = 0, Claimed = 1, Done = 2, Absent = 3, LeftOut = 4 };
-
-int64_t aligned(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
 // A number that several processes share.
 template <typename T>
@@ -382,7 +379,7 @@ void FileCache::recover() {
     settled += e.state != Empty;
   }
   header_->settled = settled;
-  header_->end = std::max(header_->end, aligned(end, kAlign));
+  header_->end = std::max(header_->end, aligned(end));
   std::memset(header_->boot, 0, sizeof(header_->boot));
   std::memcpy(header_->boot, boot.data(), std::min(boot.size(), sizeof(header_->boot) - 1));
 }
@@ -484,7 +481,7 @@ int64_t FileCache::reserve(int64_t size) {
   int64_t at = end.load();
   do {
     if (setup_.limit && at + size > setup_.limit) return -1;
-  } while (!end.compare_exchange_weak(at, at + aligned(size, kAlign)));
+  } while (!end.compare_exchange_weak(at, at + aligned(size)));
   return at;
 }
 
