@@ -65,10 +65,12 @@ cpu::ImageView to_image(const ImageTuple& from) {
   return image.whole();
 }
 
-// What a Python callback returned: (image, owner) for pixels, (address, size, owner) for bytes.
+// What a Python callback returned: (image, owner) for pixels, (address, size, owner) for bytes; and behind, perhaps, a label.
 cpu::Fetched to_fetched(const py::tuple& from) {
   cpu::Fetched out;
-  if (from.size() == 2) {
+  size_t count = from.size();
+  if (count && py::isinstance<py::bytes>(from[count - 1])) out.label = from[--count].cast<std::string>();
+  if (count == 2) {
     out.image = to_image(from[0].cast<ImageTuple>());
     out.owner = keep(from[1]);
   } else {
@@ -128,8 +130,8 @@ class PyEngine {
            const py::object& array, py::function fetch, py::function decode_other, const py::object& image_step,
            std::shared_ptr<cpu::Cache> cache, std::vector<core::ViewSpec> keep_for)
       : fetch_(std::move(fetch)), decode_other_(std::move(decode_other)), view_count_(views.size()) {
-    cpu::Settings settings{threads, std::move(views), seed,      channels, as_stored, may_shrink,
-                           {},      std::move(cache), std::move(keep_for)};
+    cpu::Settings settings{threads,          std::move(views),   seed, channels, as_stored, may_shrink, {},
+                           std::move(cache), std::move(keep_for)};
     if (!array.is_none()) {
       const auto parts = array.cast<py::tuple>();
       settings.array = {keep(parts[4]), to_image(parts[0].cast<ImageTuple>()), parts[1].cast<int64_t>(),
@@ -418,14 +420,14 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("ready", &cpu::FileCache::ready)
       .def_property_readonly("samples", &cpu::FileCache::samples)
       .def_property_readonly("rule", &cpu::FileCache::rule)
-      .def("labels", [](const cpu::FileCache& cache) { return py::bytes(cache.labels()); })
       .def(
-          "finish",
-          [](cpu::FileCache& cache, const std::string& labels) {
-            const py::gil_scoped_release release;
-            cache.finish(labels);
+          "label",
+          [](const cpu::FileCache& cache, int64_t index) -> std::optional<py::bytes> {
+            const auto label = cache.label(index);
+            return label ? std::optional<py::bytes>(*label) : std::nullopt;
           },
-          py::arg("labels"))
+          py::arg("index"))
+      .def("finish", &cpu::FileCache::finish, py::call_guard<py::gil_scoped_release>())
       .def("damaged", &cpu::FileCache::damaged, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 
   py::class_<cpu::Job, std::shared_ptr<cpu::Job>>(m, "Job")

@@ -486,6 +486,6 @@ def test_a_source_without_labels_of_its_own_needs_nothing_more():
         def fetch(self, index: int) -> bytes:
             return PICTURES[index]
 
-    assert Least().known_labels() is None and Least().fingerprint() is None
-    assert DatasetSource([]).known_labels() == {}
+    assert not Least().labels_by_fetch and Least().fingerprint() is None and Least().unlabelled([0, 1]) == []
+    assert DatasetSource([1]).labels_by_fetch and DatasetSource([1]).unlabelled([0]) == [0]
     assert len(joined(fastssl.Loader(Least(), RECIPE, cache="ram")).filenames) == 3

@@ -25,7 +25,7 @@ N = 12
 PICTURES = pictures(N)
 # Where things are in a file; csrc/cpu/cache_file.cpp.
 VERSION_AT, HASH_AT, STATE_AT, TABLE_AT = 8, 1088, 1096, 4096
-ENTRY_BYTES, ENTRY_STATE_AT = 32, 28
+ENTRY_BYTES, ENTRY_STATE_AT = 40, 28
 BOOT_AT = STATE_AT + 4
 DATA_AT = 8192
 CLAIMED = 1
@@ -276,6 +276,78 @@ def test_labels_of_a_data_set_come_with_the_file(tmp_path):
     assert set(calls) <= {0, 4, 8}, "those of the fingerprint, and no other"
 
 
+class Labelled:
+    """A data set that counts what it is asked for."""
+
+    def __init__(self, n: int = 20) -> None:
+        self.n, self.calls = n, []
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int):
+        self.calls.append(index)
+        return images.photo(30, 40, seed=index), 100 + index, f"name {index} \u00fc\udc80"
+
+
+def has_its_labels(result: Joined) -> bool:
+    indices = result.indices.tolist()
+    return result.targets.tolist() == [100 + i for i in indices] and result.filenames == [
+        f"name {i} \u00fc\udc80" for i in indices
+    ]
+
+
+def test_labels_of_a_file_that_ranks_filled_together_are_all_there(tmp_path):
+    path = tmp_path / "pixels.cache"
+    ranks = [
+        fastssl.Loader(
+            DatasetSource(Labelled()),
+            RECIPE,
+            batch_size=5,
+            drop_last=True,
+            rank=r,
+            world_size=2,
+            cache=path,
+            prefetch=0,
+        )
+        for r in range(2)
+    ]
+    for _ in range(4):
+        for batches in zip(*ranks, strict=True):
+            assert all(has_its_labels(joined([batch])) for batch in batches)
+    for rank in ranks:  # each image was asked for once by one of them, and for the fingerprint by each
+        assert len(rank.source.dataset.calls) < 20
+    assert path.is_file()
+    data = Labelled()
+    for source in (data, Subset(DatasetSource(data), range(20))):
+        data.calls.clear()
+        assert has_its_labels(epoch(path, source)) and set(data.calls) == {0, 10, 19}
+
+
+def test_labels_of_a_part_come_with_its_images(tmp_path):
+    path = tmp_path / "pixels.cache"
+    first = fastssl.Loader(Labelled(), RECIPE, batch_size=8, cache=path, prefetch=0, shuffle=False)
+    next(iter(first))
+    del first
+    data = Labelled()
+    assert has_its_labels(epoch(path, data)) and set(data.calls) == {0, *range(8, 20)}
+    assert verify_cache(path).images == 20
+
+
+def test_a_data_set_is_not_asked_for_what_the_file_has(tmp_path):
+    """So that nothing it raises can come up outside of on_error."""
+    path = tmp_path / "pixels.cache"
+    epoch(path, Labelled())
+
+    class Gone(Labelled):
+        def __getitem__(self, index: int):
+            if index not in (0, 10, 19):
+                raise KeyError(index)
+            return super().__getitem__(index)
+
+    assert has_its_labels(epoch(path, Gone()))
+
+
 @pytest.mark.parametrize("index", [0, 4, 8])
 @pytest.mark.parametrize("what", ["target", "name"])
 def test_a_relabelled_data_set_is_noticed_where_it_is_looked_at(tmp_path, index, what):
@@ -387,7 +459,9 @@ def test_damage_of_a_part_is_an_error(tmp_path, policy):
     part = part_of(path)
     flip(part, entry(part, 5)[0] + 3, 2)
     for _ in range(2):
-        with pytest.raises(CacheError, match=r"pixels\.cache\.part': the pixels of image 5 are damaged.*delete the file"):
+        with pytest.raises(
+            CacheError, match=r"pixels\.cache\.part': the pixels of image 5 are damaged.*delete the file"
+        ):
             joined(fastssl.Loader(Source(), RECIPE, batch_size=N, cache=path, on_error=policy))
         assert part.exists() and not path.exists()
     part.unlink()

@@ -12,18 +12,12 @@ namespace {
 
 // Several images share a chunk, so that huge pages are filled; an image of more than a quarter has its own.
 constexpr size_t kChunk = size_t(32) << 20;
-constexpr size_t kAlign = 64;
-
-size_t aligned(size_t size, size_t to = kAlign) { return (size + to - 1) / to * to; }
 
 bool own_chunk(size_t size) { return size > kChunk / 4; }
 
 }  // namespace
 
-int64_t row_bytes(const ImageView& image) {
-  const int64_t value = image.type == PixelType::UInt8 ? 1 : image.type == PixelType::UInt16 ? 2 : 4;
-  return int64_t(image.columns) * image.channels * value;
-}
+int64_t row_bytes(const ImageView& image) { return int64_t(image.columns) * image.channels * pixel_size(image.type); }
 
 // What stands before the pixels.
 struct alignas(64) MemoryCache::Entry {
@@ -106,7 +100,7 @@ bool MemoryCache::wants(int64_t index, int64_t bytes) {
   return fits;
 }
 
-void MemoryCache::keep(int64_t index, const ImageView& image) {
+void MemoryCache::keep(int64_t index, const ImageView& image, std::string_view) {
   if (index < 0 || index >= samples_ || getpid() != owner_) return;
   std::atomic<const Entry*>& place = entries_[size_t(index)];
   if (place.load(std::memory_order_acquire)) return;

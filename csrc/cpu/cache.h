@@ -13,6 +13,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "memory.h"
@@ -29,6 +30,13 @@ struct CacheError : std::runtime_error {
 int64_t row_bytes(const ImageView& image);
 // Bytes behind an image that may be read, though they mean nothing.
 constexpr size_t kSlack = 64;
+// Where images begin: at a multiple of so many bytes.
+constexpr int64_t kAlign = 64;
+// The next multiple of `to`.
+template <typename T>
+constexpr T aligned(T size, int64_t to = kAlign) {
+  return (size + T(to) - 1) / T(to) * T(to);
+}
 
 class Cache {
  public:
@@ -41,10 +49,10 @@ class Cache {
   virtual ~Cache() = default;
   // The image, if it is there. Its pixels stay for as long as the cache does, or until `buffer` is used again.
   virtual bool find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) = 0;
-  // Whether it lacks the image and has room for that many bytes of pixels. Called once before keep().
+  // Whether it lacks the image and has room for that many bytes of pixels and label. Called once before keep().
   virtual bool wants(int64_t index, int64_t bytes) = 0;
-  // Stores a whole image. The first one stays.
-  virtual void keep(int64_t index, const ImageView& image) = 0;
+  // Stores a whole image, and with it its label where the cache is one that others will read. The first one stays.
+  virtual void keep(int64_t index, const ImageView& image, std::string_view label = {}) = 0;
   // Says that there is no such image: it cannot be decoded.
   virtual void absent(int64_t) {}
   // What is wrong with the cache; empty if nothing is.
@@ -67,7 +75,7 @@ class MemoryCache : public Cache {
 
   bool find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) override;
   bool wants(int64_t index, int64_t bytes) override;
-  void keep(int64_t index, const ImageView& image) override;
+  void keep(int64_t index, const ImageView& image, std::string_view label = {}) override;
   Counts counts() const override;
 
  private:

@@ -25,7 +25,6 @@ namespace {
 constexpr char kMagic[8] = {'F', 'S', 'S', 'L', 'P', 'I', 'X', '\n'};
 constexpr uint32_t kEndian = 0x01020304;
 constexpr int64_t kPage = 4096;
-constexpr int64_t kAlign = 64;
 constexpr int kOpenAttempts = 200;
 
 // Of the whole file.
@@ -36,10 +35,8 @@ enum ImageState : uint32_t { Empty = 0, Claimed = 1, Done = 2, Absent = 3, LeftO
 // Sides that may be rounded up to a multiple of the shrinking.
 constexpr int32_t kMostSide = INT32_MAX - 8;
 
-int64_t aligned(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
-
-// Where the pixels begin, behind the header and a table of 32 bytes a sample.
-constexpr int64_t kEntry = 32;
+// Where the pixels begin, behind the header and a table of 40 bytes a sample.
+constexpr int64_t kEntry = 40;
 constexpr int64_t kMostSamples = int64_t(1) << 56;
 int64_t table_end(int64_t samples) { return aligned(kPage + samples * kEntry, kPage); }
 
@@ -138,8 +135,8 @@ struct FileCache::Header {
   int64_t end;  // where the next image goes
   int64_t settled;
   // Once it is complete.
-  int64_t size, labels_at, labels_size;
-  uint64_t labels_hash, table_hash;
+  int64_t size;
+  uint64_t table_hash;
   int64_t images, left_out;
   uint64_t complete_hash;  // from `size` to here
 
@@ -151,11 +148,12 @@ struct FileCache::Header {
 
 struct FileCache::Entry {
   int64_t offset;
-  uint64_t hash;  // of the pixels, and of what follows but the state
+  uint64_t hash;  // of pixels and label, and of what follows but the state
   int32_t height, width;
   uint16_t channels;
   uint8_t type, shrink;
   uint32_t state;
+  uint32_t label, unused;  // bytes of the label, which stands behind the pixels
 
   ImageView view(const uint8_t* pixels) const {
     ImageView out;
@@ -169,7 +167,8 @@ struct FileCache::Entry {
     out.stride = row_bytes(out);
     return out;
   }
-  int64_t bytes() const { return view(nullptr).stride * view(nullptr).rows; }
+  int64_t pixel_bytes() const { return view(nullptr).stride * view(nullptr).rows; }
+  int64_t bytes() const { return pixel_bytes() + label; }
   // Whether it can be what was stored, so that bytes() may be asked for.
   bool sensible() const {
     if (height <= 0 || width <= 0 || channels == 0 || type > 1) return false;
@@ -182,7 +181,7 @@ struct FileCache::Entry {
     return sensible() && offset >= from && offset <= to && bytes() <= to - offset;
   }
   uint64_t hash_now(const void* pixels, int64_t index) const {
-    const int64_t about[] = {index, height, width, channels, type, shrink};
+    const int64_t about[] = {index, height, width, channels, type, shrink, label};
     return core::checksum(pixels, size_t(bytes()), core::checksum(about, sizeof(about)));
   }
 };
@@ -248,8 +247,7 @@ void FileCache::check_complete(const Header& header, int64_t size) const {
     fail(setup_.path,
          "it is truncated: " + std::to_string(size) + " of " + std::to_string(header.size) + " bytes" + remedy);
   }
-  if (header.size < header.data_at || header.labels_at < header.data_at || header.labels_size < 0 ||
-      header.labels_at > header.size || header.labels_size > header.size - header.labels_at)
+  if (header.size < header.data_at)
     fail(setup_.path, "its header is damaged (it speaks of what lies outside the file)" + remedy);
 }
 
@@ -288,16 +286,10 @@ void FileCache::map_complete(int fd, const Header& header) {
   }
   const auto* const bytes = static_cast<const uint8_t*>(map);
   const std::string remedy = "; delete the file, then it is filled anew";
-  const char* damage = nullptr;
-  if (core::checksum(bytes + kPage, size_t(header.samples) * sizeof(Entry)) != header.table_hash)
-    damage = "its table of images is damaged (wrong checksum)";
-  else if (core::checksum(bytes + header.labels_at, size_t(header.labels_size)) != header.labels_hash)
-    damage = "its labels are damaged (wrong checksum)";
-  if (damage) {
+  if (core::checksum(bytes + kPage, size_t(header.samples) * sizeof(Entry)) != header.table_hash) {
     ::munmap(map, size_t(header.size));
-    fail(setup_.path, damage + remedy);
+    fail(setup_.path, "its table of images is damaged (wrong checksum)" + remedy);
   }
-  labels_.assign(reinterpret_cast<const char*>(bytes + header.labels_at), size_t(header.labels_size));
   map_bytes_ = size_t(header.size);
   map_.store(bytes, std::memory_order_release);
 }
@@ -414,7 +406,7 @@ void FileCache::recover() {
     settled += e.state != Empty;
   }
   header_->settled = settled;
-  header_->end = aligned(end, kAlign);
+  header_->end = std::max(header_->end, aligned(end));
   std::memset(header_->boot, 0, sizeof(header_->boot));
   std::memcpy(header_->boot, boot.data(), std::min(boot.size(), sizeof(header_->boot) - 1));
 }
@@ -488,13 +480,38 @@ bool FileCache::find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) 
   return found;
 }
 
+std::optional<std::string> FileCache::label(int64_t index) const {
+  if (index < 0 || index >= setup_.samples) return {};
+  const uint8_t* const map = map_.load(std::memory_order_acquire);
+  if (!map && (!header_ || state() == Abandoned)) return {};
+  Entry& place = map ? const_cast<Entry*>(reinterpret_cast<const Entry*>(map + kPage))[index] : entries_[index];
+  if (shared(place.state).load(std::memory_order_acquire) != Done) return {};
+  const Entry entry = place;
+  const int64_t end = map ? int64_t(map_bytes_) : shared(header_->end).load();
+  if (!entry.inside(kPage, end)) return {};
+  ImageView image;
+  Scratch<uint8_t> buffer;
+  if (map) {
+    if (!look_up(entry, index, map + entry.offset, image)) return {};
+    return std::string(reinterpret_cast<const char*>(map + entry.offset + entry.pixel_bytes()), entry.label);
+  }
+  if (!verified_[size_t(index)].load(std::memory_order_relaxed)) {
+    uint8_t* const pixels = buffer.at_least(size_t(entry.bytes()));
+    if (read_at(fd_, pixels, entry.bytes(), entry.offset) != entry.bytes() || !look_up(entry, index, pixels, image))
+      return {};
+  }
+  std::string out(entry.label, '\0');
+  if (read_at(fd_, out.data(), entry.label, entry.offset + entry.pixel_bytes()) != int64_t(entry.label)) return {};
+  return out;
+}
+
 // Takes `size` bytes at the end of the file, and returns where; -1 where the limit does not allow it.
 int64_t FileCache::reserve(int64_t size) {
   auto end = shared(header_->end);
   int64_t at = end.load();
   do {
     if (setup_.limit && at + size > setup_.limit) return -1;
-  } while (!end.compare_exchange_weak(at, at + aligned(size, kAlign)));
+  } while (!end.compare_exchange_weak(at, at + aligned(size)));
   return at;
 }
 
@@ -509,6 +526,7 @@ void FileCache::settle(Entry& entry, const Entry& with, uint32_t as) {
   entry.channels = with.channels;
   entry.type = with.type;
   entry.shrink = with.shrink;
+  entry.label = with.label;
   shared(entry.state).store(as, std::memory_order_release);
   shared(header_->settled).fetch_add(1);
 }
@@ -521,7 +539,7 @@ bool FileCache::wants(int64_t index, int64_t bytes) {
   return false;
 }
 
-void FileCache::keep(int64_t index, const ImageView& image) {
+void FileCache::keep(int64_t index, const ImageView& image, std::string_view label) {
   if (!header_ || complete() || index < 0 || index >= setup_.samples || state() != Filling) return;
   Entry& entry = entries_[index];
   if (shared(entry.state).load(std::memory_order_acquire) != Empty) return;
@@ -531,6 +549,7 @@ void FileCache::keep(int64_t index, const ImageView& image) {
   with.channels = uint16_t(image.channels);
   with.type = uint8_t(image.type);
   with.shrink = uint8_t(image.shrink);
+  with.label = uint32_t(label.size());
   const int64_t row = row_bytes(image), bytes = with.bytes();
   if (!with.sensible()) return absent(index);
   const int64_t at = reserve(bytes);
@@ -538,9 +557,10 @@ void FileCache::keep(int64_t index, const ImageView& image) {
   try {
     Scratch<uint8_t> packed;
     const auto* pixels = static_cast<const uint8_t*>(image.pixels);
-    if (image.stride != row) {
+    if (image.stride != row || !label.empty()) {
       uint8_t* const to = packed.at_least(size_t(bytes));
       for (int y = 0; y < image.rows; ++y) std::memcpy(to + y * row, pixels + y * image.stride, size_t(row));
+      std::copy(label.begin(), label.end(), to + row * image.rows);
       pixels = to;
     }
     with.offset = at;
@@ -601,23 +621,16 @@ bool FileCache::ready() const {
   return error_.empty();  // what is damaged stays without the name
 }
 
-void FileCache::finish(const std::string& labels) {
+void FileCache::finish() {
   uint32_t filling = Filling;
   if (!ready() || !shared(header_->state).compare_exchange_strong(filling, Finishing)) return;
-  setup_.limit = 0;
   const auto check = [&](bool good, int64_t size) {
     if (good) return;
     give_up(errno, size);
     throw CacheError(error());
   };
-  const auto labels_size = int64_t(labels.size());
-  const int64_t labels_at = reserve(labels_size + int64_t(kSlack));
-  check(write_at(fd_, labels.data(), labels_size, labels_at), labels_size);
   Header& h = *header_;
-  h.labels_at = labels_at;
-  h.labels_size = labels_size;
-  h.labels_hash = core::checksum(labels.data(), labels.size());
-  h.size = aligned(labels_at + labels_size + int64_t(kSlack), kAlign);
+  h.size = shared(h.end).load() + int64_t(kSlack);
   struct stat about;
   check(::fstat(fd_, &about) == 0, 0);
   if (about.st_size < h.size) check(::ftruncate(fd_, h.size) == 0, h.size - about.st_size);
@@ -637,9 +650,11 @@ void FileCache::finish(const std::string& labels) {
 
 // Gives the complete part its name.
 void FileCache::publish(int fd) {
-  if (!is_at(fd, part())) fail(part(), "it was removed while it was filled; what was stored is lost");
-  if (::rename(part().c_str(), setup_.path.c_str()) != 0)
+  const bool there = is_at(fd, part());
+  if (!there || ::rename(part().c_str(), setup_.path.c_str()) != 0) {
+    if (!there || errno == ENOENT) fail(part(), "it was removed while it was filled; what was stored is lost");
     fail(setup_.path, "cannot rename " + quoted(part()) + ": " + reason(errno));
+  }
   const size_t slash = setup_.path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : setup_.path.substr(0, slash + 1);
   const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -659,7 +674,7 @@ Cache::Counts FileCache::counts() const {
       out.images += state == Done;
       out.left_out += state == LeftOut;
     }
-    out.bytes = shared(header_->end).load();
+    out.bytes = state() == Complete ? header_->size : shared(header_->end).load();
   }
   return out;
 }

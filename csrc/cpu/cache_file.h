@@ -22,7 +22,10 @@
 //   down, pages may be missing: who then finds himself alone with the part (its boot id is not this one's) reads all of it, and
 //   an image that fails its checksum is decoded and stored again. Where processes were only killed, the pages are still in
 //   memory, and a long part need not be read. The complete file was flushed to disk before it got its name.
+// * A label that only a fetch tells is stored behind the pixels by whoever fetched the image: others never fetch it.
 #pragma once
+
+#include <optional>
 
 #include "cache.h"
 
@@ -48,7 +51,7 @@ class FileCache : public Cache {
 
   bool find(int64_t index, Scratch<uint8_t>& buffer, ImageView& image) override;
   bool wants(int64_t index, int64_t bytes) override;
-  void keep(int64_t index, const ImageView& image) override;
+  void keep(int64_t index, const ImageView& image, std::string_view label = {}) override;
   void absent(int64_t index) override;
   std::string error() override;
   Counts counts() const override;
@@ -60,10 +63,10 @@ class FileCache : public Cache {
   bool idle() const { return fd_ < 0 && !complete(); }
   // Whether every image is settled and nobody has begun to finish() yet.
   bool ready() const;
-  // Completes the file: `labels` are kept with it, for the caller. Does nothing unless ready(). Throws CacheError.
-  void finish(const std::string& labels);
-  // Those of a complete file.
-  const std::string& labels() const { return labels_; }
+  // Completes the file. Does nothing unless ready(). Throws CacheError.
+  void finish();
+  // The label that was stored with an image, by whichever process; none where there is no such image, or it is damaged.
+  std::optional<std::string> label(int64_t index) const;
   int64_t samples() const { return setup_.samples; }
   const std::string& rule() const { return setup_.rule; }
   // Images of a complete file whose pixels are not what was stored.
@@ -98,7 +101,6 @@ class FileCache : public Cache {
   size_t head_bytes_ = 0;
   std::atomic<const uint8_t*> map_{nullptr};  // the complete file
   size_t map_bytes_ = 0;
-  std::string labels_;
   std::unique_ptr<std::atomic<uint8_t>[]> verified_;  // one an image
   mutable std::mutex mutex_;  // of the error, and of mapping
   std::string error_;

@@ -156,18 +156,18 @@ Fetched Engine::fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const {
 
 // Stores what the cache has room for, and returns whether the image was decoded whole for that. Pixels do not depend on
 // whether they were stored: where there is no room, a JPEG is decoded in the same size, and in full size only as far as needed.
-bool Engine::keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const {
+bool Engine::keep(Worker& worker, int64_t index, bool jpeg, const std::string& label, ImageView& image) const {
   if (!callbacks_.image_step && image.channels != settings_.channels) return false;  // a bad sample
   ImageView whole = image;
   if (const auto& views = settings_.keep_for; jpeg && !views.empty())
     whole.shrink = core::recipe_shrink(views.data(), views.size(), image.height, image.width);
   whole.whole();
-  const bool wanted = settings_.cache->wants(index, row_bytes(whole) * whole.rows);
+  const bool wanted = settings_.cache->wants(index, row_bytes(whole) * whole.rows + int64_t(label.size()));
   if (jpeg && (wanted || whole.shrink > 1)) {
     decode_part(worker, {whole.shrink, {0, 0, whole.rows, whole.columns}}, image);
     jpeg = false;
   }
-  if (wanted) settings_.cache->keep(index, image);
+  if (wanted) settings_.cache->keep(index, image, label);
   return !jpeg;
 }
 
@@ -185,6 +185,7 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   }
   const int64_t read = settings_.array.first.pixels ? begin : now();
 
+  const std::string label = std::move(fetched.label);
   // What is assigned to `fetched` was made from what it held, so it is made first.
   bool jpeg = fetched.bytes && is_jpeg(fetched.bytes, fetched.size);
   if (jpeg) {
@@ -199,7 +200,7 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
     fetched = std::move(decoded);
     image = fetched.image;
   }
-  if (settings_.cache && !kept && keep(worker, index, jpeg, image)) jpeg = false;
+  if (settings_.cache && !kept && keep(worker, index, jpeg, label, image)) jpeg = false;
   if (callbacks_.image_step) {
     if (jpeg) decode_part(worker, {1, {0, 0, image.height, image.width}}, image);
     Fetched other = callbacks_.image_step(index, image);

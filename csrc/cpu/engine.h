@@ -29,6 +29,7 @@ struct Fetched {
   const uint8_t* bytes = nullptr;  // encoded, if not null
   size_t size = 0;
   ImageView image;
+  std::string label;  // for the cache, of what `fetch` returns; may be empty
 };
 
 // All throw DecodeError with the reason.
@@ -123,7 +124,7 @@ class Engine {
   void work(Job& job);
   void process(Job& job, size_t i, int64_t& clock);
   Fetched fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const;
-  bool keep(Worker& worker, int64_t index, bool jpeg, ImageView& image) const;
+  bool keep(Worker& worker, int64_t index, bool jpeg, const std::string& label, ImageView& image) const;
 
   const Settings settings_;
   const Callbacks callbacks_;

@@ -370,6 +370,8 @@ struct Picture {
 
 constexpr int kPictures = 300;
 
+std::string label_of(int i) { return std::string(size_t(i % 5), char('a' + i % 26)); }
+
 // Several threads look up, store and look up again, all of them all images, each in an order of its own.
 void use_cache(cpu::Cache& cache, int64_t first = 0) {
   std::vector<std::thread> threads;
@@ -387,8 +389,8 @@ void use_cache(cpu::Cache& cache, int64_t first = 0) {
             wrong += !picture.is(found);
           } else if (i % 50 == 49) {
             cache.absent(i);
-          } else if (cache.wants(i, cpu::row_bytes(picture.view) * picture.view.rows)) {
-            cache.keep(i, picture.view);
+          } else if (cache.wants(i, cpu::row_bytes(picture.view) * picture.view.rows + 4)) {
+            cache.keep(i, picture.view, label_of(i));
           }
         }
       }
@@ -439,7 +441,7 @@ void test_file_cache() {
     cpu::FileCache half(setup());
     use_cache(half, kPictures / 2);
     CHECK(!half.ready() && !half.complete());
-    half.finish("too early");
+    half.finish();  // too early
     CHECK(!std::filesystem::exists(path) && std::filesystem::exists(path + ".part"));
     CHECK(throws<cpu::CacheError>([&] { cpu::FileCache other(setup("another rule")); }));
   }
@@ -467,13 +469,14 @@ void test_file_cache() {
   {
     // Two that fill it at once, as two processes would.
     cpu::FileCache one(setup()), other(setup());
+    CHECK(one.label(kPictures - 2) == label_of(kPictures - 2) && !one.label(0));
     CHECK(one.find(kPictures - 2, buffer, found) && Picture(kPictures - 2).is(found));
     std::thread thread([&] { use_cache(other); });
     use_cache(one);
     thread.join();
     CHECK(one.ready() && other.ready());
-    one.finish("labels");
-    other.finish("other labels");
+    one.finish();
+    other.finish();
     CHECK(one.find(3, buffer, found) && one.complete() && Picture(3).is(found));
     use_cache(other);
     CHECK(other.complete() && other.error().empty());
@@ -482,7 +485,8 @@ void test_file_cache() {
   CHECK(std::filesystem::exists(path) && !std::filesystem::exists(path + ".part"));
   {
     cpu::FileCache again(setup());
-    CHECK(again.complete() && again.labels() == "labels" && again.damaged(3).empty());
+    CHECK(again.complete() && again.label(3) == label_of(3) && !again.label(49) && !again.label(-1) &&
+          again.damaged(3).empty());
     use_cache(again);
     CHECK(again.counts().misses > 0 && !again.find(49, buffer, found) && !again.find(-1, buffer, found));
     CHECK(throws<cpu::CacheError>([&] { cpu::FileCache other(setup("another rule")); }));

@@ -108,7 +108,7 @@ class Iteration(Iterator[Batch]):
             as_stored=mode == "unchanged",
             may_shrink=loader.decode == "auto",
             array=array,
-            fetch=fetcher(source, self._crashes),
+            fetch=fetcher(source, self._crashes, labels=cache is not None and cache.labels()),
             decode_other=lambda data: pixels_of(decode_other(data, mode)),
             image_step=None if step is None else stepper(source, step, self._crashes),
             cache=None if cache is None else cache.open(),

@@ -6,6 +6,7 @@ An image is (address, height, width, stride in bytes, channels, type); beside it
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -76,10 +77,17 @@ def encoded_of(data: Any) -> tuple[int, int, Any]:
     return array.ctypes.data, array.nbytes, array
 
 
-def fetcher(source: Source, crashes: list[Exception]) -> Any:
-    """What the engine calls for a sample without a path. It must not hold the iteration: that would be a cycle."""
+def fetcher(source: Source, crashes: list[Exception], labels: bool = False) -> Any:
+    """What the engine calls for a sample without a path. It must not hold the iteration: that would be a cycle.
+
+    With `labels`, target and name come behind, as the cache is to store them.
+    """
 
     def fetch(index: int) -> tuple[Any, ...]:
+        image = native(index)
+        return (*image, json.dumps((source.target(index), source.filename(index))).encode()) if labels else image
+
+    def native(index: int) -> tuple[Any, ...]:
         try:
             image = source.fetch(index)
             if isinstance(image, Tensor) and image.dim() == 3:

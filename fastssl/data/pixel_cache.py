@@ -67,9 +67,6 @@ class PixelCache:
                 limit=self.limit or 0,
             )
             self._budget = self.limit or 0
-            if native.complete:
-                labels = json.loads(native.labels())
-                self.source.restore_labels({int(index): label for index, label in labels.items()})
         self._native, self._process = native, os.getpid()
         return native
 
@@ -85,13 +82,29 @@ class PixelCache:
     def attend(self, indices: Iterable[int]) -> None:
         """After a batch of these samples: their labels are looked up, and a file that has all images is completed.
 
+        What was not fetched here was found in the file, where whoever stored it left its label. What was found in memory
+        was fetched here, or before a fork.
+
         Raises:
-            CacheError: It cannot be written.
+            CacheError: It cannot be written, or lacks a label.
         """
         native = self._native
-        self.source.learn(indices)
-        if isinstance(native, _C.FileCache) and native.ready:
-            native.finish(json.dumps(self.source.known_labels() or {}).encode())
+        if not isinstance(native, _C.FileCache):
+            return
+        for index in self.source.unlabelled(indices):
+            label = native.label(index)
+            if not label:
+                raise CacheError(
+                    f"cache {self.where!r}: it lacks the target and name of image {index}; delete the file, then it is "
+                    "filled anew"
+                )
+            self.source.restore_labels({index: json.loads(label)})
+        if native.ready:
+            native.finish()
+
+    def labels(self) -> bool:
+        """Whether each image is to be stored with its label."""
+        return self.where is not None and self.source.labels_by_fetch
 
     def stats(self) -> dict[str, Any]:
         """See `Loader.stats`."""
@@ -183,11 +196,12 @@ def fingerprint(source: Source) -> bytes:
     targets and names where these are known only by a fetch: such labels are kept in the file.
     """
     sha = hashlib.sha256()
+    named = not source.labels_by_fetch  # else the name is known only once a sample was fetched
+    sha.update(b"" if named else b"labels")
     said = source.fingerprint()
     if said is not None:
         sha.update(b"said" + (said if isinstance(said, bytes) else str(said).encode()))
         return sha.digest()
-    named = source.known_labels() is None  # else the name is known only once a sample was fetched
     fetched = []
     for index in range(len(source)):
         path = source.path(index)

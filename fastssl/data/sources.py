@@ -44,10 +44,12 @@ class Source:
     Attributes:
         channels: Of every image.
         mode: How encoded images are decoded; see `fastssl.ops.decode`.
+        labels_by_fetch: Whether target and name of a sample are known only once it was fetched; a cache's file then keeps them.
     """
 
     channels: int = 3
     mode: Mode = "RGB"
+    labels_by_fetch: bool = False
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -93,15 +95,12 @@ class Source:
 
     # Where only a fetch tells target and name, and the image comes from a cache instead.
 
-    def known_labels(self) -> dict[int, tuple[int, str]] | None:
-        """Target and name of each sample that was fetched; None where no fetch is needed to know them."""
-        return None
+    def unlabelled(self, indices: Iterable[int]) -> list[int]:
+        """Those of these samples whose target and name are not known, as they were not fetched."""
+        return []
 
     def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
-        """Takes over what `known_labels` returned in another process; what was fetched here stays."""
-
-    def learn(self, indices: Iterable[int]) -> None:
-        """Sees to it that target and name of these samples are known."""
+        """Takes over target and name of samples that another process fetched; what was fetched here stays."""
 
 
 class ImageFolder(Source):
@@ -258,6 +257,8 @@ class DatasetSource(Source):
         dataset: Has `__len__` and `__getitem__`; without a transform of its own.
     """
 
+    labels_by_fetch = True
+
     def __init__(self, dataset: Any) -> None:
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise TypeError(
@@ -285,14 +286,8 @@ class DatasetSource(Source):
         with self._lock:
             self._labels[index] = (int(sample[1]), str(sample[2]) if len(sample) == 3 else str(index))
 
-    def learn(self, indices: Iterable[int]) -> None:
-        for index in indices:
-            if index not in self._labels:
-                self._note(index, self.dataset[index])
-
-    def known_labels(self) -> dict[int, tuple[int, str]]:
-        with self._lock:
-            return dict(self._labels)
+    def unlabelled(self, indices: Iterable[int]) -> list[int]:
+        return [index for index in indices if index not in self._labels]
 
     def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
         with self._lock:

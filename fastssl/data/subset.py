@@ -37,7 +37,7 @@ class Subset(Source):
         if wrong:
             raise IndexError(f"Subset: there is no image {wrong[0]}; the source has {len(source)}, from 0 on.")
         self.source, self.indices = source, list(indices)
-        self.channels, self.mode = source.channels, source.mode
+        self.channels, self.mode, self.labels_by_fetch = source.channels, source.mode, source.labels_by_fetch
         self.classes: list[str] = list(getattr(source, "classes", None) or [])
 
     def __len__(self) -> int:
@@ -78,12 +78,8 @@ class Subset(Source):
         said = self.source.fingerprint()
         return None if said is None else repr((said, self.indices))
 
-    def known_labels(self) -> dict[int, tuple[int, str]] | None:
-        known = self.source.known_labels()
-        return None if known is None else {i: known[index] for i, index in enumerate(self.indices) if index in known}
+    def unlabelled(self, indices: Iterable[int]) -> list[int]:
+        return [i for i in indices if self.source.unlabelled([self.indices[i]])]
 
     def restore_labels(self, labels: Mapping[int, Sequence[Any]]) -> None:
         self.source.restore_labels({self.indices[i]: label for i, label in labels.items()})
-
-    def learn(self, indices: Iterable[int]) -> None:
-        self.source.learn(self.indices[i] for i in indices)
