@@ -362,8 +362,8 @@ void fuzz_render(Bytes input) {
 // Caches: a file gives the pixels that were stored, or nothing, or an error.
 
 // Offsets in a file of version 1; see FileCache::Header and Entry.
-constexpr size_t kHeaderHash = 1088, kSizeField = 1160, kLabelsAt = 1168, kLabelsHash = 1184, kCompleteHash = 1208;
-constexpr size_t kTable = 4096, kEntryBytes = 32;
+constexpr size_t kHeaderHash = 1088, kSizeField = 1160, kTableHash = 1168, kCompleteHash = 1192;
+constexpr size_t kTable = 4096, kEntryBytes = 40;
 constexpr int kSamples = 5;
 
 class Folder {
@@ -428,11 +428,11 @@ struct Files {
   std::vector<uint8_t> complete, part;
   Files() {
     cpu::FileCache cache(setup());
-    for (int i : {0, 1, 3}) cache.keep(i, cached_image(i).view);
+    for (int i : {0, 1, 3}) cache.keep(i, cached_image(i).view, "label of an image");
     part = read_all(folder().file() + ".part");
     cache.keep(2, cached_image(2).view);
     cache.absent(4);
-    cache.finish("labels of five images");
+    cache.finish();
     complete = read_all(folder().file());
     PROMISE(!complete.empty() && !part.empty());
   }
@@ -457,12 +457,7 @@ void repair(std::vector<uint8_t>& file, int which) {
   if (which & 2) {
     const auto samples = get<int64_t>(file, 16);
     if (samples >= 0 && samples <= int64_t((file.size() - kTable) / kEntryBytes))
-      put(file, kLabelsHash + 8, core::checksum(file.data() + kTable, size_t(samples) * kEntryBytes));
-  }
-  if (which & 4) {
-    const auto at = get<int64_t>(file, kLabelsAt), size = get<int64_t>(file, kLabelsAt + 8);
-    if (at >= 0 && size >= 0 && at <= int64_t(file.size()) && size <= int64_t(file.size()) - at)
-      put(file, kLabelsHash, core::checksum(file.data() + at, size_t(size)));
+      put(file, kTableHash, core::checksum(file.data() + kTable, size_t(samples) * kEntryBytes));
   }
   if (which & 8) {
     const auto hash = get<uint64_t>(file, kHeaderHash);
@@ -545,13 +540,13 @@ void fuzz_cache(Bytes input) {
     cpu::FileCache cache(with);
     (void)cache.idle();
     if (cache.complete()) (void)cache.damaged(1);
-    (void)cache.labels();
+    for (int i = -1; i <= kSamples; ++i) (void)cache.label(i);
     use(cache, known);
     if (!cache.complete() && !any) {
       cpu::FileCache beside(with);  // as another process would
       use(beside, known);
       for (int i = 0; i < kSamples; ++i) cache.absent(i);
-      cache.finish("labels");
+      cache.finish();
       use(beside, known);
     }
     use(cache, known);
