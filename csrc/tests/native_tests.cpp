@@ -450,7 +450,7 @@ void test_file_cache() {
     const int first = kPictures - 3;
     std::fstream part(path + ".part", std::ios::in | std::ios::out | std::ios::binary);
     const auto put = [&](int i, int64_t at, auto value) {
-      part.seekp(4096 + 32 * i + at).write(reinterpret_cast<const char*>(&value), sizeof(value));
+      part.seekp(4096 + 40 * i + at).write(reinterpret_cast<const char*>(&value), sizeof(value));
     };
     put(first, 16, int32_t(INT32_MAX));  // height, width and channels
     put(first, 20, int32_t(INT32_MAX));
@@ -461,7 +461,7 @@ void test_file_cache() {
     CHECK(half.find(first - 1, buffer, found) && Picture(first - 1).is(found));
     for (const int i : {first, first + 1}) {
       CHECK(!half.find(i, buffer, found) && half.wants(i, 1));
-      half.keep(i, Picture(i).view);
+      half.keep(i, Picture(i).view, label_of(i));
       CHECK(half.find(i, buffer, found) && Picture(i).is(found));
     }
     CHECK(half.error().empty() && half.counts().bytes < 1 << 20);
