@@ -1,0 +1,53 @@
+// Blocks and threads on the host: the functions of grid.h for a compiler that is not nvcc.
+//
+// The threads of a block are fibers of one thread of the machine, which run one after the other from barrier to barrier. What
+// a GPU would do wrong is made visible: threads that part at a barrier or a shuffle are an error; shared memory begins as
+// NaN, not as what the block before left; and the order of the threads can be turned round, which changes the result of
+// a kernel that lacks a barrier.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#define FASTSSL_DEVICE inline
+
+namespace fastssl::cuda::emulator {
+
+constexpr int kWarp = 32;
+
+// One after another `blocks` blocks of `threads` threads run `body`. Throws std::logic_error where they part.
+void run(int64_t blocks, int threads, int shared_bytes, const std::function<void()>& body);
+
+// The order in which a block's threads run between barriers.
+enum class Order : int32_t { Forward, Backward, Shuffled };
+void set_order(Order order);
+
+int thread();
+int64_t block();
+void barrier();
+char* shared();
+int32_t shuffle_xor(int32_t value, int mask);
+
+}  // namespace fastssl::cuda::emulator
+
+namespace fastssl::cuda {
+namespace {
+namespace grid {
+
+struct Stream {};
+
+FASTSSL_DEVICE int thread() { return emulator::thread(); }
+FASTSSL_DEVICE int64_t block() { return emulator::block(); }
+FASTSSL_DEVICE void barrier() { emulator::barrier(); }
+FASTSSL_DEVICE char* shared() { return emulator::shared(); }
+FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return emulator::shuffle_xor(value, mask); }
+FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) { *to += value; }
+
+template <typename Kernel>
+void launch(const Kernel& kernel, int64_t blocks, int shared_bytes, Stream) {
+  emulator::run(blocks, Kernel::kThreads, shared_bytes, [&kernel] { kernel(); });
+}
+
+}  // namespace grid
+}  // namespace
+}  // namespace fastssl::cuda

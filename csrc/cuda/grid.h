@@ -1,0 +1,66 @@
+// What a kernel needs of the machine: blocks, threads, shared memory, barriers, shuffles.
+//
+// A kernel is a struct of its parameters with `kThreads`, the threads of a block, and a call operator, which every thread of
+// every block runs; grid::launch() starts it. Compiled by nvcc, the functions here are CUDA's own. Elsewhere they are supplied
+// by emulator.h, so that the same source runs on the host, where the tests and the sanitizers see it.
+#pragma once
+
+#include <cstdint>
+
+#include "../core/macros.h"
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+#define FASTSSL_DEVICE __device__ __forceinline__
+
+namespace fastssl::cuda {
+namespace {
+namespace grid {
+
+using Stream = cudaStream_t;
+
+FASTSSL_DEVICE int thread() { return int(threadIdx.x); }
+FASTSSL_DEVICE int64_t block() { return int64_t(blockIdx.x); }
+FASTSSL_DEVICE void barrier() { __syncthreads(); }
+// The block's shared memory, as many bytes as launch() was asked for.
+FASTSSL_DEVICE char* shared() {
+  extern __shared__ float4 fastssl_shared[];
+  return reinterpret_cast<char*>(fastssl_shared);
+}
+// The value of the lane whose number differs in the bits of `mask`. All 32 lanes of a warp must call.
+FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
+}
+
+template <typename Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads) run(const Kernel kernel) {
+  kernel();
+}
+
+// Throws std::runtime_error. More than 48 KiB of shared memory are asked for once a kernel and device.
+template <typename Kernel>
+void launch(const Kernel& kernel, int64_t blocks, int shared_bytes, Stream stream) {
+  if (blocks <= 0) return;
+  if (shared_bytes > 48 * 1024) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) throw std::runtime_error(std::string("shared memory: ") + cudaGetErrorString(error));
+  }
+  run<Kernel><<<unsigned(blocks), Kernel::kThreads, size_t(shared_bytes), stream>>>(kernel);
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) throw std::runtime_error(std::string("launching a kernel: ") + cudaGetErrorString(error));
+}
+
+}  // namespace grid
+}  // namespace
+}  // namespace fastssl::cuda
+
+#else
+#include "emulator.h"
+#endif
