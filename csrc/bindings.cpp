@@ -26,7 +26,9 @@
 #include "cpu/rows.h"
 #include "cpu/thread_pool.h"
 #include "cuda/device.h"
+#include "cuda/emulator.h"
 #include "cuda/probe.h"
+#include "cuda/render.h"
 
 namespace py = pybind11;
 using namespace fastssl;
@@ -63,6 +65,16 @@ cpu::ImageView to_image(const ImageTuple& from) {
   image.channels = std::get<4>(from);
   image.type = std::get<5>(from);
   return image.whole();
+}
+
+// The same, and behind it the bytes from channel to channel, 0 where they lie side by side.
+using StridedImage = std::tuple<uintptr_t, int, int, int64_t, int, cpu::PixelType, int64_t>;
+
+cpu::ImageView to_image(const StridedImage& from) {
+  const auto& [address, height, width, stride, channels, type, plane] = from;
+  cpu::ImageView image = to_image(ImageTuple{address, height, width, stride, channels, type});
+  image.plane = plane;
+  return image;
 }
 
 // What a Python callback returned: (image, owner) for pixels, (address, size, owner) for bytes; and behind, perhaps, a label.
@@ -212,14 +224,23 @@ cpu::JpegDecoder& jpeg_decoder() {
   return decoder;
 }
 
-void render(const std::vector<core::ViewSpec>& views, const std::vector<ImageTuple>& images, uintptr_t plans,
-            const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
+// Images by an entry each; or by one entry and the bytes from each of `count` to the next.
+core::ImageView image_at(const std::vector<StridedImage>& images, int64_t step, size_t i) {
+  if (i < images.size()) return to_image(images[i]);
+  core::ImageView image = to_image(images.at(0));
+  image.pixels = static_cast<const char*>(image.pixels) + int64_t(i) * step;
+  return image;
+}
+
+void render(const std::vector<core::ViewSpec>& views, const std::vector<StridedImage>& images, int64_t image_count,
+            int64_t step, uintptr_t plans, const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last,
+            int threads) {
   const py::gil_scoped_release release;
   const auto* plan = pointer<const core::ViewPlan>(plans);
   const size_t v_count = views.size();
-  cpu::parallel_for(int64_t(images.size()), threads, [&](int64_t i) {
+  cpu::parallel_for(image_count, threads, [&](int64_t i) {
     static thread_local cpu::Renderer renderer;
-    const cpu::ImageView image = to_image(images[size_t(i)]);
+    const cpu::ImageView image = image_at(images, step, size_t(i));
     try {
       for (size_t v = 0; v < v_count; ++v) {
         const cpu::Output out{pointer<void>(outputs[v]), dtype, channels_last};
@@ -243,6 +264,21 @@ void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<
     const core::DrawKey key{seed, uint64_t(indices[i]), epoch, 0, repeat};
     core::draw_views(views.data(), views.size(), key, sizes[i].first, sizes[i].second, plan + i * views.size());
   }
+}
+
+cuda::RenderPlan prepare_render(const std::vector<core::ViewSpec>& views, const std::vector<StridedImage>& images,
+                                size_t image_count, int64_t step, uintptr_t plans,
+                                const std::vector<uintptr_t>& outputs, core::DType dtype, bool channels_last,
+                                int64_t workspace) {
+  cuda::RenderRequest request;
+  request.specs = views;
+  for (size_t i = 0; i < image_count; ++i) request.images.push_back(image_at(images, step, i));
+  request.plans = pointer<const core::ViewPlan>(plans);
+  for (const uintptr_t output : outputs) request.outputs.push_back(pointer<void>(output));
+  request.dtype = dtype;
+  request.channels_last = channels_last;
+  request.workspace = workspace;
+  return cuda::prepare_render(request);
 }
 
 template <typename T, size_t N>
@@ -383,8 +419,8 @@ PYBIND11_MODULE(_C, m) {
     decoder.read(reinterpret_cast<uint8_t*>(pixels.data()), int64_t(area.columns) * channels);
     return py::make_tuple(py::bytes(pixels), area.top, area.left, area.rows, area.columns);
   });
-  m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
-        py::arg("channels_last"), py::arg("threads"));
+  m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("count"), py::arg("step"), py::arg("plans"),
+        py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("threads"));
 
   py::register_exception<cpu::CacheError>(m, "CacheError", PyExc_ValueError);
   m.attr("CACHE_VERSION") = cpu::kCacheVersion;
@@ -472,6 +508,27 @@ PYBIND11_MODULE(_C, m) {
     out["memory_bytes"] = info.memory_bytes;
     return out;
   });
+  py::class_<cuda::RenderPlan>(m, "RenderPlan")
+      .def_property_readonly("table_bytes", [](const cuda::RenderPlan& plan) { return plan.table.size(); })
+      .def_readonly("workspace_bytes", &cuda::RenderPlan::workspace)
+      .def_property_readonly("launches", [](const cuda::RenderPlan& plan) { return plan.launches.size(); })
+      .def("write", [](const cuda::RenderPlan& plan,
+                       uintptr_t to) { std::copy(plan.table.begin(), plan.table.end(), pointer<char>(to)); })
+      // On device -1 the kernels run on the host.
+      .def(
+          "launch",
+          [](const cuda::RenderPlan& plan, uintptr_t table, uintptr_t workspace, int device, uintptr_t stream) {
+            if (device < 0) {
+              cuda::emulate_render(plan, pointer<const void>(table), pointer<void>(workspace));
+            } else {
+              cuda::launch_render(plan, pointer<const void>(table), pointer<void>(workspace), device, stream);
+            }
+          },
+          py::arg("table"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
+          py::call_guard<py::gil_scoped_release>());
+  m.def("prepare_render", &prepare_render, py::arg("views"), py::arg("images"), py::arg("count"), py::arg("step"),
+        py::arg("plans"), py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("workspace"));
+  m.def("emulator_order", [](int order) { cuda::emulator::set_order(cuda::emulator::Order(order)); });
   m.attr("CORE_PROBE_OUTPUTS") = cuda::kProbeOutputs;
   m.def("core_probe", [](int device, uintptr_t pixels, int64_t n, float factor, uintptr_t out) {
     const py::gil_scoped_release release;

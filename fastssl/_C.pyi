@@ -93,6 +93,7 @@ class ViewSpec:
 
 # (address, height, width, stride in bytes, channels, type).
 Image = tuple[int, int, int, int, int, PixelType]
+StridedImage = tuple[int, int, int, int, int, PixelType, int]
 # What a callback of the engine returns: (image, owner) or (address, size, owner).
 Fetched = tuple[Image, Any] | tuple[int, int, Any]
 
@@ -182,13 +183,38 @@ def jpeg_decode_window(
 ) -> tuple[bytes, int, int, int, int]: ...
 def render(
     views: Sequence[ViewSpec],
-    images: Sequence[Image],
+    images: Sequence[StridedImage],
+    count: int,
+    step: int,
     plans: int,
     outputs: Sequence[int],
     dtype: DType,
     channels_last: bool,
     threads: int,
 ) -> None: ...
+
+class RenderPlan:
+    @property
+    def table_bytes(self) -> int: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def launches(self) -> int: ...
+    def write(self, to: int) -> None: ...
+    def launch(self, table: int, workspace: int, device: int, stream: int) -> None: ...
+
+def prepare_render(
+    views: Sequence[ViewSpec],
+    images: Sequence[StridedImage],
+    count: int,
+    step: int,
+    plans: int,
+    outputs: Sequence[int],
+    dtype: DType,
+    channels_last: bool,
+    workspace: int,
+) -> RenderPlan: ...
+def emulator_order(order: int) -> None: ...
 def simd_name() -> str: ...
 def cuda_architectures() -> str: ...
 def cuda_device_count() -> int: ...

@@ -4,6 +4,7 @@
 // A program is plain data, but for the two arrays that belong to its Compiled.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
@@ -12,7 +13,9 @@
 
 #include "blur.h"
 #include "colour.h"
+#include "image.h"
 #include "plan.h"
+#include "resample.h"
 
 namespace fastssl::core {
 
@@ -226,6 +229,29 @@ inline void compile(const ViewSpec& spec, const ViewPlan& plan, int height, int 
   to.erase_height = int32_t(plan.erase_height);
   to.erase_width = int32_t(plan.erase_width);
   to.erase_value = spec.erase_value;
+}
+
+// What a program asks of the image's memory and of the batch's type. Throws std::invalid_argument as check_plan() does.
+inline void check_memory(const Program& program, const ImageView& image, DType dtype) {
+  if (program.before.count > 0 && !image.is_whole())
+    refuse("colours before the crop need all of the image, not a part of it");
+  if (!program.cropped && (image.height != program.size || image.width != program.size))
+    refuse("what follows a custom step must be " + by(float(program.size), float(program.size)) + " pixels");
+  if (dtype == DType::UInt8 && program.erase_height > 0 && !(program.erase_value >= 0 && program.erase_value <= 1))
+    refuse("uint8 cannot hold the value " + std::to_string(program.erase_value) +
+           " that Erase writes; take one from 0 to 1, or ask for a float type");
+}
+
+// The axis of a crop from `start` on, of which memory holds [from, from + extent) of the shrunk image.
+inline Axis crop_axis(const Program& program, const ImageView& image, double start, double length, int from,
+                      int extent) {
+  start /= image.shrink;
+  length /= image.shrink;
+  const int low = int(std::floor(start));
+  const int high = std::min(from + extent, std::max(int(std::ceil(start + length)), low + 1));
+  if (low < from || high <= low || start + length > from + extent + 1)
+    refuse("the part of the image that is in memory does not hold the crop");
+  return make_axis(start, length, program.size, low, high, program.filter);
 }
 
 }  // namespace fastssl::core
