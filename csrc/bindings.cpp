@@ -269,7 +269,7 @@ void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<
 cuda::RenderPlan prepare_render(const std::vector<core::ViewSpec>& views, const std::vector<StridedImage>& images,
                                 size_t image_count, int64_t step, uintptr_t plans,
                                 const std::vector<uintptr_t>& outputs, core::DType dtype, bool channels_last,
-                                int64_t workspace) {
+                                int64_t workspace, std::pair<int, int> most) {
   cuda::RenderRequest request;
   request.specs = views;
   for (size_t i = 0; i < image_count; ++i) request.images.push_back(image_at(images, step, i));
@@ -278,6 +278,8 @@ cuda::RenderPlan prepare_render(const std::vector<core::ViewSpec>& views, const 
   request.dtype = dtype;
   request.channels_last = channels_last;
   request.workspace = workspace;
+  request.most_height = most.first;
+  request.most_width = most.second;
   return cuda::prepare_render(request);
 }
 
@@ -512,6 +514,11 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("table_bytes", [](const cuda::RenderPlan& plan) { return plan.table.size(); })
       .def_readonly("workspace_bytes", &cuda::RenderPlan::workspace)
       .def_property_readonly("launches", [](const cuda::RenderPlan& plan) { return plan.launches.size(); })
+      .def("same_launches",
+           [](const cuda::RenderPlan& plan, const cuda::RenderPlan& other) {
+             return plan.launches == other.launches && plan.table.size() == other.table.size() &&
+                    plan.workspace == other.workspace;
+           })
       .def("write", [](const cuda::RenderPlan& plan,
                        uintptr_t to) { std::copy(plan.table.begin(), plan.table.end(), pointer<char>(to)); })
       // On device -1 the kernels run on the host.
@@ -527,7 +534,8 @@ PYBIND11_MODULE(_C, m) {
           py::arg("table"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
           py::call_guard<py::gil_scoped_release>());
   m.def("prepare_render", &prepare_render, py::arg("views"), py::arg("images"), py::arg("count"), py::arg("step"),
-        py::arg("plans"), py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("workspace"));
+        py::arg("plans"), py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("workspace"),
+        py::arg("most") = std::pair(0, 0));
   m.def("emulator_order", [](int order) { cuda::emulator::set_order(cuda::emulator::Order(order)); });
   m.attr("CORE_PROBE_OUTPUTS") = cuda::kProbeOutputs;
   m.def("core_probe", [](int device, uintptr_t pixels, int64_t n, float factor, uintptr_t out) {

@@ -36,7 +36,6 @@ void launch_all(const RenderPlan& plan, const void* table, void* workspace, grid
     const Work work{static_cast<const char*>(table),
                     static_cast<char*>(workspace),
                     launch.list,
-                    launch.views,
                     launch.pass,
                     launch.tiles_x,
                     launch.tiles,

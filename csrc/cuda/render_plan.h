@@ -50,16 +50,18 @@ struct ViewRecord {
 
 enum class Stage : int32_t { Taps, Crop, Frame, Blur, BlurColumns, BlurRows };
 
-// One launch of a kernel: the views whose numbers stand in the table from byte `list` on.
+// One launch of a kernel: the views whose numbers stand in the table from byte `list` on, behind their count.
 struct Launch {
   Stage stage = Stage::Taps;
   int32_t pass = 0;  // its number in each of these views
   core::PixelType type = core::PixelType::UInt8;  // Crop: of what is resampled
   int32_t channels = 3;  // that a thread holds: 3, or 1 where the image has other than 3
   int64_t list = 0;
-  int32_t views = 0;
+  int32_t views = 0;  // at most
   int32_t tiles_x = 0, tiles = 0;  // of the largest of them; `tiles` counts those of all channels
   int32_t radius = 0;  // Blur: the largest
+
+  bool operator==(const Launch&) const = default;
 };
 
 struct RenderPlan {
@@ -80,6 +82,9 @@ struct RenderRequest {
   bool channels_last = false;
   int64_t workspace =
       int64_t(96) << 20;  // bytes that the views in flight may take; one view may always take what it needs
+  // Where not 0: the largest image there will be. Launches, table and workspace are then those that any plan which the specs
+  // can draw needs, for images up to this size, so that a graph of the launches serves other plans, too.
+  int32_t most_height = 0, most_width = 0;
 };
 
 // Throws std::invalid_argument where a plan does not fit its image, in words that name the image.

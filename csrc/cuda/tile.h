@@ -23,12 +23,13 @@ struct Work {
   const char* table;
   char* workspace;
   int64_t list;
-  int32_t views, pass, tiles_x, tiles;
+  int32_t pass, tiles_x, tiles;
   core::DType dtype;
   bool channels_last;
 
+  FASTSSL_DEVICE int views() const { return *reinterpret_cast<const int32_t*>(table + list); }
   FASTSSL_DEVICE const ViewRecord& view(int number) const {
-    const int32_t record = reinterpret_cast<const int32_t*>(table + list)[number];
+    const int32_t record = reinterpret_cast<const int32_t*>(table + list)[1 + number];
     return reinterpret_cast<const ViewRecord*>(table)[record];
   }
   FASTSSL_DEVICE const float* floats(int64_t at) const { return reinterpret_cast<const float*>(table + at); }
@@ -233,7 +234,7 @@ template <int C>
 FASTSSL_DEVICE const ViewRecord* find_tile(const Work& work, Tile& tile) {
   const auto block = uint32_t(grid::block());
   const auto number = block / uint32_t(work.tiles);
-  if (int(number) >= work.views) return nullptr;
+  if (int(number) >= work.views()) return nullptr;
   const ViewRecord& view = work.view(int(number));
   tile = tile_of<C>(work, view, int(block - number * uint32_t(work.tiles)));
   return tile.empty ? nullptr : &view;

@@ -15,7 +15,17 @@ from fastssl.ops import render_cuda
 from fastssl.ops.pixels import channels_of, device_of, locate
 from fastssl.ops.threads import check_threads, get_num_threads
 
-__all__ = ["DTYPES", "Encodable", "check_format", "encode_recipe", "native_views", "render", "render_after"]
+__all__ = [
+    "DTYPES",
+    "Encodable",
+    "check_format",
+    "encode_recipe",
+    "check_plan",
+    "native_views",
+    "new_outputs",
+    "render",
+    "render_after",
+]
 
 DTYPES = {
     torch.float32: _C.DType.float32,
@@ -141,15 +151,7 @@ def render(
         solarize or posterize, or a rotation's nearest pixel is undecided, to 1e-3 of a channel and 1e-4 pixels.
     """
     encoded = encode_recipe(recipe)
-    data: Tensor = getattr(plan, "data", plan)
-    if not isinstance(data, Tensor) or data.dtype != torch.float32 or data.device.type != "cpu":
-        got = f"{data.dtype}, on {data.device}" if isinstance(data, Tensor) else type(data).__name__
-        raise TypeError(f"render: plan must be a Plan, or its data, a float32 tensor on the CPU; got {got}.")
-    if data.shape != (len(images), len(recipe), len(PLAN_FIELDS)):
-        raise ValueError(
-            f"render: the plan has shape {tuple(data.shape)}; {len(images)} images, {len(recipe)} views and "
-            f"{len(PLAN_FIELDS)} numbers a view need {(len(images), len(recipe), len(PLAN_FIELDS))}."
-        )
+    data = check_plan(plan, images, recipe)
     count = 0 if threads is None else check_threads("render", threads)  # 0: decided when it runs
     check_format("render", encoded, dtype)
     if out is not None:
@@ -162,6 +164,20 @@ def render(
     if not torch.compiler.is_compiling():
         return _render(images, data, encoded, "all", dtype, channels_last, count)
     return _render_op(list(images), data, encoded, "all", dtype, channels_last, count)
+
+
+def check_plan(plan: Any, images: Sequence[Tensor] | Tensor, recipe: Sequence[Encodable]) -> Tensor:
+    """A plan's numbers, contiguous. Raises TypeError or ValueError where they do not fit the number of images and views."""
+    data: Tensor = getattr(plan, "data", plan)
+    if not isinstance(data, Tensor) or data.dtype != torch.float32 or data.device.type != "cpu":
+        got = f"{data.dtype}, on {data.device}" if isinstance(data, Tensor) else type(data).__name__
+        raise TypeError(f"render: plan must be a Plan, or its data, a float32 tensor on the CPU; got {got}.")
+    if data.shape != (len(images), len(recipe), len(PLAN_FIELDS)):
+        raise ValueError(
+            f"render: the plan has shape {tuple(data.shape)}; {len(images)} images, {len(recipe)} views and "
+            f"{len(PLAN_FIELDS)} numbers a view need {(len(images), len(recipe), len(PLAN_FIELDS))}."
+        )
+    return data.contiguous()
 
 
 def render_after(
@@ -260,7 +276,10 @@ def _check_out(
             )
 
 
-def _outputs(images: Sequence[Tensor] | Tensor, encoded: str, dtype: torch.dtype, channels_last: bool) -> list[Tensor]:
+def new_outputs(
+    images: Sequence[Tensor] | Tensor, encoded: str, dtype: torch.dtype, channels_last: bool
+) -> list[Tensor]:
+    """Tensors for the views of these images, on their device."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     form: dict[str, Any] = {"dtype": dtype, "memory_format": layout, "device": device_of(images)}
     shape = (len(images), channels_of(images))
@@ -276,7 +295,7 @@ def _render(
     channels_last: bool,
     threads: int,
 ) -> list[Tensor]:
-    out = _outputs(images, recipe, dtype, channels_last)
+    out = new_outputs(images, recipe, dtype, channels_last)
     _render_into(images, plan, recipe, part, dtype, channels_last, threads, out)
     return out
 
@@ -335,4 +354,4 @@ def _render_op(
 def _(
     images: list[Tensor], plan: Tensor, recipe: str, part: str, dtype: torch.dtype, channels_last: bool, threads: int
 ) -> list[Tensor]:
-    return _outputs(images, recipe, dtype, channels_last)
+    return new_outputs(images, recipe, dtype, channels_last)
