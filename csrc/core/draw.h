@@ -36,8 +36,7 @@ struct Sample {
 
 // A range that is drawn from again and again, its difference taken once.
 struct Range {
-  double low = 0, span = 0;
-  Range() = default;
+  double low, span;
   Range(double from, double to) : low(from), span(to - from) {}
   explicit Range(const double range[2]) : Range(range[0], range[1]) {}
   double at(uint32_t word) const { return low + span * uniform(word); }
@@ -45,17 +44,16 @@ struct Range {
 
 // std::nearbyint of a value from 0 on, which without SSE4.1 is a call: from 2^52 on a double has no fraction, and adding
 // rounds to even.
-FASTSSL_HD double rounded(double value) { return (value + 0x1p52) - 0x1p52; }
+inline double rounded(double value) { return (value + 0x1p52) - 0x1p52; }
 
 // `yes` or `no` without a branch, which a coin decides and no processor predicts.
-FASTSSL_HD float either(bool coin, float yes, float no) {
+inline float either(bool coin, float yes, float no) {
   const uint32_t mask = -uint32_t(coin);
   return std::bit_cast<float>((std::bit_cast<uint32_t>(yes) & mask) | (std::bit_cast<uint32_t>(no) & ~mask));
 }
 
 // Where a random crop is cut from.
 struct Box {
-  double top, left;
   int32_t height, width;
 };
 
@@ -78,7 +76,7 @@ struct Orders {
 inline constexpr Orders kOrders;
 
 // One attempt of a random resized crop: whether it fits into the box; if not, the plan's crop means nothing.
-FASTSSL_HD bool try_crop(const Range& part, const Range& log_aspect, const Random4& r, const Box& box, ViewPlan& plan) {
+inline bool try_crop(const Range& part, const Range& log_aspect, const Random4& r, const Box& box, ViewPlan& plan) {
   const double area = double(box.height) * box.width * part.at(r.v[0]);
   const double aspect = std::exp(log_aspect.at(r.v[1]));
   const double w = rounded(std::sqrt(area * aspect));
@@ -153,15 +151,14 @@ struct ViewBatch {
 // attempts with uniform area and log-uniform aspect, then the largest central box within the range of aspects.
 //
 // Attempt by attempt over many images, and not image by image: whether an attempt fits is found out late, and guessed
-// wrong where it does not.
+// wrong as often as it does not.
 inline void draw_random_crops(const ViewBatch& batch) {
   constexpr size_t kTogether = 64;
   const ViewSpec& spec = batch.spec;
   const Range part(spec.area), log_aspect(std::log(spec.aspect[0]), std::log(spec.aspect[1]));
   const auto box = [&](size_t i) -> Box {
-    if (spec.of < 0) return {0, 0, batch.samples[i].height, batch.samples[i].width};
-    const ViewPlan& of = batch.other(i);
-    return {of.top, of.left, int32_t(of.height), int32_t(of.width)};
+    if (spec.of < 0) return {batch.samples[i].height, batch.samples[i].width};
+    return {int32_t(batch.other(i).height), int32_t(batch.other(i).width)};
   };
   for (size_t first = 0; first < batch.count; first += kTogether) {
     size_t open[kTogether], left = std::min(kTogether, batch.count - first);
@@ -225,12 +222,13 @@ inline void draw_geometry(const ViewBatch& batch) {
   }
 }
 
+// Jitter, grayscale, blur and solarize.
 inline void draw_colours(const ViewBatch& batch) {
   const ViewSpec& spec = batch.spec;
+  if (!(spec.jitter_p > 0 || spec.grayscale_p > 0 || spec.blur_p > 0 || spec.solarize_p > 0)) return;
   const Range brightness(spec.brightness), contrast(spec.contrast), saturation(spec.saturation), hue(spec.hue);
   const Range sigma_px(spec.sigma_px);
   const float threshold = float(spec.threshold);
-  if (!(spec.jitter_p > 0 || spec.grayscale_p > 0 || spec.blur_p > 0 || spec.solarize_p > 0)) return;
   for (size_t i = 0; i < batch.count; ++i) {
     ViewPlan& plan = batch.plans[i * batch.stride];
     const DrawKey key = batch.key_of(i);
@@ -252,6 +250,7 @@ inline void draw_colours(const ViewBatch& batch) {
   }
 }
 
+// All of a view. What has no probability draws no block: a coin of 0 never falls.
 inline void draw_view(const ViewBatch& batch) {
   const ViewSpec& spec = batch.spec;
   for (size_t i = 0; i < batch.count; ++i) {
@@ -283,7 +282,8 @@ inline void draw_batch(const ViewSpec* specs, size_t views, DrawKey key, const S
 }
 
 // The same of one image, which key.index names.
-inline void draw_views(const ViewSpec* specs, size_t count, const DrawKey& key, int height, int width, ViewPlan* plans) {
+inline void draw_views(const ViewSpec* specs, size_t count, const DrawKey& key, int height, int width,
+                       ViewPlan* plans) {
   const Sample sample{key.index, height, width};
   draw_batch(specs, count, key, &sample, 1, plans);
 }

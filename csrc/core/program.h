@@ -33,7 +33,7 @@ struct Actions {
   Action list[kMaxActions];
   int32_t count = 0;
   Actions() {}  // leaves the list as it is, which {} would clear
-  // Without a branch on `when`, which was drawn: written in any case, and counted if it is so.
+  // Without a branch on `when`, which was drawn: written in any case, and counted only then.
   void add(Op op, float value, bool when = true) {
     if (count == kMaxActions) {
       if (when) throw std::invalid_argument("a step stands twice in the order");
@@ -116,14 +116,14 @@ inline void check_plan(const ViewSpec& spec, const ViewPlan& plan, int height, i
   if (!(std::abs(plan.hue) <= 0.5f)) refuse("hue must be from -0.5 to 0.5, a part of the circle");
   if (!(plan.sigma_px >= 0 && plan.sigma_px <= 1000)) refuse("sigma_px must be from 0 to 1000");
   if (!(plan.solarize >= 0)) refuse("solarize must be a threshold of at least 0, or infinity for none");
-  if (!whole(plan.posterize, kBits))
-    refuse("posterize must be a whole number of bits from 0 to 8");
+  if (!whole(plan.posterize, kBits)) refuse("posterize must be a whole number of bits from 0 to 8");
   const bool erased = plan.erase_height != 0 && plan.erase_width != 0;
   if (erased &&
       (!fits(plan.erase_top, plan.erase_height, spec.size) || !fits(plan.erase_left, plan.erase_width, spec.size)))
     refuse("erase_top, erase_left, erase_height and erase_width must lie inside the view");
   for (float edge : {plan.erase_top, plan.erase_left, plan.erase_height, plan.erase_width}) {
-    if (edge != 0 && edge != std::floor(edge)) refuse("erase_top, erase_left, erase_height and erase_width must be whole numbers");
+    if (edge != 0 && edge != std::floor(edge))
+      refuse("erase_top, erase_left, erase_height and erase_width must be whole numbers");
   }
   if (!spec.mean.empty() && int(spec.mean.size()) != channels) {
     refuse("it has " + std::to_string(channels) + " channels, and Normalize has " + std::to_string(spec.mean.size()) +
@@ -143,15 +143,13 @@ inline void add_jitter(const ViewPlan& plan, Actions& to) {
 inline void add_step(Step step, const ViewSpec& spec, const ViewPlan& plan, Actions& to) {
   switch (step) {
     case Step::Jitter: return add_jitter(plan, to);
-    case Step::Grayscale:
-      return to.add(Op::Grayscale, 0, plan.grayscale != 0);
+    case Step::Grayscale: return to.add(Op::Grayscale, 0, plan.grayscale != 0);
     case Step::Blur:
       if (spec.blur == BlurKind::Gaussian && gaussian_reaches(plan.sigma_px)) to.add(Op::Blur, 0);
       // Three box filters one after the other, each with its own border.
       for (int i = 0; i < kBoxPasses && spec.blur == BlurKind::Box && plan.sigma_px > 0; ++i) to.add(Op::Blur, 0);
       return;
-    case Step::Solarize:
-      return to.add(Op::Solarize, plan.solarize, std::isfinite(plan.solarize));
+    case Step::Solarize: return to.add(Op::Solarize, plan.solarize, std::isfinite(plan.solarize));
     case Step::Posterize:
       if (plan.posterize < kBits) to.add(Op::Posterize, float(1 << (kBits - int(plan.posterize))));
       return;
