@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "core/draw.h"
 #include "core/philox.h"
 #include "core/plan.h"
+#include "core/program.h"
 #include "core/smallest_crop.h"
 #include "cpu/buffers.h"
 #include "cpu/cache.h"
@@ -252,18 +254,110 @@ void render(const std::vector<core::ViewSpec>& views, const std::vector<StridedI
   });
 }
 
-void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<int, int>>& sizes, uint64_t seed,
-          uint32_t epoch, const std::vector<int64_t>& indices, uint32_t repeat, uintptr_t plans) {
+// The numbers of an int64 array of this many columns, contiguous; empty where it is anything else.
+std::optional<py::buffer_info> to_array(const py::object& from, int columns) {
+  if (!py::isinstance<py::buffer>(from)) return {};
+  py::buffer_info info = from.cast<py::buffer>().request();
+  const bool rows = columns == 1 ? info.ndim == 1 : info.ndim == 2 && info.shape[1] == columns && info.strides[1] == 8;
+  if (!rows || !info.item_type_is_equivalent_to<int64_t>() || info.strides[0] != 8 * columns) return {};
+  return info;
+}
+
+// As int() makes it; -1 where it does not fit.
+int64_t whole_number(PyObject* from) {
+  int overflow = 0;
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Long(from));
+  const int64_t value = number ? PyLong_AsLongLongAndOverflow(number.ptr(), &overflow) : 0;
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return overflow ? -1 : value;
+}
+
+// Side of an image, or 0 for what cannot be one.
+int32_t side(int64_t pixels) { return pixels >= 1 && pixels < 1 << 24 ? int32_t(pixels) : 0; }
+int32_t side(PyObject* from) {
+  int overflow = 0;
+  const int64_t pixels = PyLong_Check(from) ? PyLong_AsLongLongAndOverflow(from, &overflow) : 0;
+  return overflow ? 0 : side(pixels);
+}
+
+// Images of these sizes: a sequence of (height, width), or an array (images, 2).
+std::vector<core::Sample> to_samples(const py::object& sizes) {
+  const auto refuse = [](const py::object& size) {
+    throw py::value_error("Plan.draw: sizes holds " + std::string(py::repr(size)) +
+                          "; each is (height, width) in pixels, at least 1.");
+  };
+  if (const auto array = to_array(sizes, 2)) {
+    std::vector<core::Sample> out(size_t(array->shape[0]));
+    const auto* from = static_cast<const int64_t*>(array->ptr);
+    for (core::Sample& sample : out) {
+      const int64_t height = *from++, width = *from++;
+      sample = {0, side(height), side(width)};
+      if (!sample.height || !sample.width) refuse(py::make_tuple(height, width));
+    }
+    return out;
+  }
+  const auto items = py::tuple(sizes);
+  std::vector<core::Sample> out(items.size());
+  for (size_t i = 0; i < out.size(); ++i) {
+    PyObject* const size = PyTuple_GET_ITEM(items.ptr(), ssize_t(i));
+    if ((PyTuple_Check(size) || PyList_Check(size)) && PySequence_Fast_GET_SIZE(size) == 2)
+      out[i] = {0, side(PySequence_Fast_GET_ITEM(size, 0)), side(PySequence_Fast_GET_ITEM(size, 1))};
+    if (!out[i].height || !out[i].width) refuse(py::reinterpret_borrow<py::object>(size));
+  }
+  return out;
+}
+
+// The index of each: None for 0, 1, ..., a sequence, or an array.
+void set_indices(const py::object& indices, std::vector<core::Sample>& to) {
+  const auto check_count = [&](size_t count) {
+    if (count == to.size()) return;
+    throw py::value_error("Plan.draw: " + std::to_string(to.size()) + " sizes need as many indices, got " +
+                          std::to_string(count) + ".");
+  };
+  const auto set = [&](size_t i, int64_t index) {
+    to[i].index = uint64_t(index);
+    if (index >= 0) return;
+    throw py::value_error("Plan.draw: indices must be from 0 to 2^63 - 1; number " + std::to_string(i) + " is not.");
+  };
+  if (indices.is_none()) {
+    for (size_t i = 0; i < to.size(); ++i) to[i].index = i;
+  } else if (const auto array = to_array(indices, 1)) {
+    check_count(size_t(array->shape[0]));
+    for (size_t i = 0; i < to.size(); ++i) set(i, static_cast<const int64_t*>(array->ptr)[i]);
+  } else {
+    const auto items = py::tuple(indices);  // which int() of an item cannot change
+    check_count(items.size());
+    for (size_t i = 0; i < to.size(); ++i) set(i, whole_number(PyTuple_GET_ITEM(items.ptr(), ssize_t(i))));
+  }
+}
+
+void draw(const std::vector<core::ViewSpec>& views, const py::object& sizes, uint64_t seed, uint32_t epoch,
+          const py::object& indices, uint32_t repeat, uintptr_t plans) {
   for (size_t v = 0; v < views.size(); ++v) {
     if (views[v].turns.empty()) throw std::invalid_argument("draw: turns is empty");
     if (views[v].of >= int(v) || (views[v].crop == core::CropKind::Same && views[v].of < 0))
       throw std::invalid_argument("draw: a view takes its crop from one that is not before it");
   }
-  auto* const plan = pointer<core::ViewPlan>(plans);
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    const core::DrawKey key{seed, uint64_t(indices[i]), epoch, 0, repeat};
-    core::draw_views(views.data(), views.size(), key, sizes[i].first, sizes[i].second, plan + i * views.size());
+  std::vector<core::Sample> samples = to_samples(sizes);
+  set_indices(indices, samples);
+  const core::DrawKey key{seed, 0, epoch, 0, repeat};
+  core::draw_batch(views.data(), views.size(), key, samples.data(), samples.size(), pointer<core::ViewPlan>(plans));
+}
+
+// Compiles the plans of `count` images, as a GPU needs them before a launch; returns how many operations they have.
+int64_t compile(const std::vector<core::ViewSpec>& views, size_t count, uintptr_t plans, int channels) {
+  const py::gil_scoped_release release;
+  const auto* const plan = pointer<const core::ViewPlan>(plans);
+  std::vector<core::Compiled> programs(views.size());
+  int64_t operations = 0;
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t v = 0; v < views.size(); ++v) {
+      const core::ViewPlan& drawn = plan[i * views.size() + v];
+      core::compile(views[v], drawn, int(drawn.source_height), int(drawn.source_width), channels, programs[v]);
+      operations += programs[v].before.count + programs[v].after.count;
+    }
   }
+  return operations;
 }
 
 cuda::RenderPlan prepare_render(const std::vector<core::ViewSpec>& views, const std::vector<StridedImage>& images,
@@ -395,6 +489,7 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("draw", &draw, py::arg("views"), py::arg("sizes"), py::arg("seed"), py::arg("epoch"), py::arg("indices"),
         py::arg("repeat"), py::arg("plans"));
+  m.def("compile", &compile, py::arg("views"), py::arg("count"), py::arg("plans"), py::arg("channels"));
   m.def("draw_permutation", [](uint64_t seed, uint32_t epoch, int64_t n, uintptr_t out) {
     const py::gil_scoped_release release;
     core::draw_permutation(seed, epoch, n, pointer<int64_t>(out));
