@@ -23,6 +23,7 @@
 #include "cpu/cache.h"
 #include "cpu/cache_file.h"
 #include "cpu/engine.h"
+#include "cpu/gather.h"
 #include "cpu/jpeg.h"
 #include "cpu/render.h"
 #include "cpu/rows.h"
@@ -179,9 +180,10 @@ class PyEngine {
 
   std::shared_ptr<cpu::Job> submit(uintptr_t index, int64_t count, std::vector<int64_t> positions,
                                    const py::list& paths, uint32_t epoch, uint32_t repeat,
-                                   const std::vector<std::tuple<uintptr_t, cpu::DType, bool>>& outputs,
-                                   uintptr_t plans) {
-    if (outputs.size() != view_count_) throw std::invalid_argument("submit: one output a view is needed");
+                                   const std::vector<std::tuple<uintptr_t, cpu::DType, bool>>& outputs, uintptr_t plans,
+                                   std::shared_ptr<cpu::Gather> gather) {
+    if (outputs.size() != (gather ? 0 : view_count_))
+      throw std::invalid_argument("submit: one output a view is needed");
     const auto* first = pointer<const int64_t>(index);
     std::vector<int64_t> indices(first, first + count);
     if (!paths.empty() && paths.size() != indices.size())
@@ -195,7 +197,8 @@ class PyEngine {
     std::vector<cpu::Output> to;
     for (const auto& [address, dtype, channels_last] : outputs)
       to.push_back({pointer<void>(address), dtype, channels_last});
-    auto job = std::make_shared<cpu::Job>(std::move(samples), std::move(to), pointer<core::ViewPlan>(plans));
+    auto job = std::make_shared<cpu::Job>(std::move(samples), std::move(to), pointer<core::ViewPlan>(plans),
+                                          std::move(gather));
     engine_->submit(job);
     return job;
   }
@@ -358,6 +361,26 @@ int64_t compile(const std::vector<core::ViewSpec>& views, size_t count, uintptr_
     }
   }
   return operations;
+}
+
+// The images that were gathered, at `positions`, where they lie on the device: the block from `base` on, and the pieces beside
+// it from `beside` on.
+cuda::RenderPlan prepare_gathered(const cpu::Gather& gather, const std::vector<int64_t>& positions, uintptr_t base,
+                                  const std::vector<uintptr_t>& beside, const std::vector<core::ViewSpec>& views,
+                                  uintptr_t plans, const std::vector<uintptr_t>& outputs, core::DType dtype,
+                                  bool channels_last, int64_t workspace) {
+  cuda::RenderRequest request;
+  request.specs = views;
+  for (const int64_t position : positions) {
+    request.images.push_back(gather.images().at(size_t(position)));
+    request.images.back().pixels = pointer<const void>(gather.moved(position, base, beside));
+  }
+  request.plans = pointer<const core::ViewPlan>(plans);
+  for (const uintptr_t output : outputs) request.outputs.push_back(pointer<void>(output));
+  request.dtype = dtype;
+  request.channels_last = channels_last;
+  request.workspace = workspace;
+  return cuda::prepare_render(request);
 }
 
 cuda::RenderPlan prepare_render(const std::vector<core::ViewSpec>& views, const std::vector<StridedImage>& images,
@@ -563,6 +586,22 @@ PYBIND11_MODULE(_C, m) {
       .def("finish", &cpu::FileCache::finish, py::call_guard<py::gil_scoped_release>())
       .def("damaged", &cpu::FileCache::damaged, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 
+  py::class_<cpu::Gather, std::shared_ptr<cpu::Gather>>(m, "Gather")
+      .def(py::init([](uintptr_t block, size_t size, int64_t images) {
+             return std::make_shared<cpu::Gather>(pointer<void>(block), size, images);
+           }),
+           py::arg("block"), py::arg("size"), py::arg("images"))
+      .def_property_readonly("used", &cpu::Gather::used)
+      .def_property_readonly("taken", &cpu::Gather::taken)
+      .def_property_readonly("beside", [](const cpu::Gather& gather) {
+        std::vector<std::pair<uintptr_t, size_t>> out;
+        for (const cpu::Gather::Piece& piece : gather.beside())
+          out.emplace_back(reinterpret_cast<uintptr_t>(piece.data), piece.size);
+        return out;
+      });
+  m.def("prepare_gathered", &prepare_gathered, py::arg("gather"), py::arg("positions"), py::arg("base"),
+        py::arg("beside"), py::arg("views"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
+        py::arg("channels_last"), py::arg("workspace"));
   py::class_<cpu::Job, std::shared_ptr<cpu::Job>>(m, "Job")
       .def("wait", &cpu::Job::wait, py::arg("milliseconds"), py::call_guard<py::gil_scoped_release>())
       .def("failures", [](cpu::Job& job) {
@@ -579,7 +618,7 @@ PYBIND11_MODULE(_C, m) {
            py::arg("may_shrink"), py::arg("array"), py::arg("fetch"), py::arg("decode_other"), py::arg("image_step"),
            py::arg("cache") = nullptr, py::arg("keep_for") = std::vector<core::ViewSpec>{})
       .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("count"), py::arg("positions"), py::arg("paths"),
-           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"))
+           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"), py::arg("gather") = nullptr)
       .def("close", &PyEngine::close)
       .def("times", &PyEngine::times);
 

@@ -17,6 +17,7 @@
 
 #include "../core/plan.h"
 #include "cache.h"
+#include "gather.h"
 #include "memory.h"
 #include "render.h"
 #include "thread_pool.h"
@@ -84,11 +85,15 @@ struct Times {
   std::atomic<int64_t> read{0}, decode{0}, render{0}, images{0};
 };
 
-// Samples on their way into one batch.
+// Samples on their way into one batch: into views, or, with `gather`, into decoded images, of which as much as the views need.
 class Job {
  public:
-  Job(Samples samples, std::vector<Output> outputs, core::ViewPlan* plans)
-      : samples(std::move(samples)), outputs(std::move(outputs)), plans(plans), left(int64_t(this->samples.size())) {}
+  Job(Samples samples, std::vector<Output> outputs, core::ViewPlan* plans, std::shared_ptr<Gather> gather = nullptr)
+      : samples(std::move(samples)),
+        outputs(std::move(outputs)),
+        plans(plans),
+        gather(std::move(gather)),
+        left(int64_t(this->samples.size())) {}
 
   // Whether all samples are done, after at most `milliseconds`.
   bool wait(int milliseconds);
@@ -99,6 +104,7 @@ class Job {
   const Samples samples;
   const std::vector<Output> outputs;  // one a view
   core::ViewPlan* const plans;  // batch x views
+  const std::shared_ptr<Gather> gather;
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> left;
   std::mutex mutex;
