@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
 #include <cstring>
 
 namespace fastssl::cpu {
@@ -12,14 +11,14 @@ namespace fastssl::cpu {
 namespace {
 
 // The place in a block of each coefficient in the order of the file (ITU-T T.81, figure A.6).
-constexpr uint8_t kNaturalOrder[DCTSIZE2] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
-    41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
-    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+constexpr uint8_t kNaturalOrder[DCTSIZE2] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
+                                             12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
+                                             35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+                                             58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 constexpr unsigned kLast = DCTSIZE2 - 1;
 
 // Building the tables costs as much as is saved on about so many bytes of a scan.
-constexpr size_t kBreakEven = 4096;
+constexpr size_t kBreakEven = 3072;
 
 // An entry of an AC table, of one symbol or two: how far it leads in the bits and in the block, and the values, all that the
 // index shows of them. The last value's further bits are those behind the index, shifted right by `shift`. Where there is no
@@ -54,17 +53,6 @@ bool has_marker(const uint8_t* data, const uint8_t* end) {
   return false;
 }
 
-bool has_bmi2() {
-#if defined(__x86_64__)
-  const char* asked = std::getenv("FASTSSL_SIMD");
-  __builtin_cpu_init();
-  return !(asked && std::strcmp(asked, "generic") == 0) && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2");
-#else
-  return false;
-#endif
-}
-
 }  // namespace
 
 bool EntropyDecoder::Codes::equal(const JHUFF_TBL& table) const {
@@ -75,10 +63,10 @@ bool EntropyDecoder::Codes::equal(const JHUFF_TBL& table) const {
 // False where the lengths are not those of a prefix code. libjpeg has seen to it, too.
 bool EntropyDecoder::Codes::set(const JHUFF_TBL& table) {
   symbol_count = 0;
-  std::copy_n(table.bits + 1, 16, counts + 1);
   uint32_t code = 0;
   int n = 0;
   for (int length = 1; length <= 16; ++length, code <<= 1) {
+    counts[length] = table.bits[length];
     offsets[length] = n - int32_t(code);
     n += counts[length];
     code += counts[length];
@@ -120,13 +108,10 @@ struct EntropyDecoder::Bits {
 };
 
 // An entry holds a code's length, and the size of what follows above it; 0 stands for longer codes.
-bool EntropyDecoder::build(DcTable& table, const JHUFF_TBL& from) {
-  if (!table.codes.set(from)) return false;
+bool EntropyDecoder::build(DcTable& table) {
   const Codes& codes = table.codes;
-  if (std::any_of(codes.symbols, codes.symbols + codes.symbol_count, [](uint8_t size) { return size > 15; })) {
-    table.codes.symbol_count = 0;
+  if (std::any_of(codes.symbols, codes.symbols + codes.symbol_count, [](uint8_t size) { return size > 15; }))
     return false;
-  }
   uint16_t* entry = table.entries;
   const uint8_t* symbol = codes.symbols;
   for (int length = 1; length <= kDcBits; ++length) {
@@ -138,8 +123,7 @@ bool EntropyDecoder::build(DcTable& table, const JHUFF_TBL& from) {
   return true;
 }
 
-bool EntropyDecoder::build(AcTable& table, const JHUFF_TBL& from) {
-  if (!table.codes.set(from)) return false;
+bool EntropyDecoder::build(AcTable& table) {
   const Codes& codes = table.codes;
   constexpr unsigned kSize = 1 << kAcBits;
   // First the single symbols.
@@ -196,6 +180,17 @@ bool EntropyDecoder::build(AcTable& table, const JHUFF_TBL& from) {
   return true;
 }
 
+// Takes the codes, and builds the table where it does not stand yet and is wanted. False where they are no codes.
+template <typename Table>
+bool EntropyDecoder::prepare(Table& table, const JHUFF_TBL& from, bool wanted) {
+  if (!table.codes.equal(from)) {
+    table.built = false;
+    if (!table.codes.set(from)) return false;
+  }
+  if (wanted && !table.built) table.built = build(table);
+  return table.built || !wanted;
+}
+
 INLINE bool EntropyDecoder::decode_dc(Bits& in, const DcTable& table, int& difference) {
   in.refill();
   const unsigned entry = table.entries[in.top(kDcBits)];
@@ -223,7 +218,8 @@ INLINE bool EntropyDecoder::decode_ac(Bits& in, const AcTable& table, JCOEF* blo
       entry = table.entries[in.top(kAcBits)];
       first = k + first_of(entry);
       last = k + last_of(entry);
-      if (last >= kLast) [[unlikely]] break;
+      if (last >= kLast) [[unlikely]]
+        break;
       if (keep) {
         // Where the entry holds one symbol, the second store completes what the first wrote.
         const auto rest = unsigned((in.window & ~uint64_t(0) >> kAcBits) >> shift_of(entry));
@@ -256,17 +252,17 @@ INLINE bool EntropyDecoder::decode_ac(Bits& in, const AcTable& table, JCOEF* blo
   }
 }
 
-INLINE bool EntropyDecoder::decode_mcu(EntropyDecoder& self, JBLOCKROW* blocks) {
-  if (self.restart_interval_ > 0 && self.mcus_to_restart_-- == 0 && !self.restart()) return false;
-  if (!self.at_marker_ && size_t(self.end_ - self.at_) < self.mcu_bytes_) self.unstuff();
-  const bool wanted = blocks && self.column_ >= self.first_column_ && self.column_ < self.end_column_;
-  if (++self.column_ == self.columns_) self.column_ = 0;
-  Bits in{self.at_, self.window_, self.count_};
-  for (int i = 0; i < self.block_count_; ++i) {
-    const Block& block = self.blocks_[i];
+bool EntropyDecoder::decode(JBLOCKROW* blocks) {
+  if (restart_interval_ > 0 && mcus_to_restart_-- == 0 && !restart()) return false;
+  if (!at_marker_ && size_t(end_ - at_) < mcu_bytes_) unstuff();
+  const bool wanted = blocks && column_ >= first_column_ && column_ < end_column_;
+  if (++column_ == columns_) column_ = 0;
+  Bits in{at_, window_, count_};
+  for (int i = 0; i < block_count_; ++i) {
+    const Block& block = blocks_[i];
     int difference;
     if (!decode_dc(in, *block.dc_table, difference)) return false;
-    const uint32_t dc = self.dc_[block.component] += uint32_t(difference);
+    const uint32_t dc = dc_[block.component] += uint32_t(difference);
     if (wanted && block.dc_needed) (*blocks[i])[0] = JCOEF(dc);
     if (wanted && block.ac_needed) {
       if (!decode_ac<true>(in, *block.ac_table, *blocks[i])) return false;
@@ -274,23 +270,12 @@ INLINE bool EntropyDecoder::decode_mcu(EntropyDecoder& self, JBLOCKROW* blocks) 
       if (!decode_ac<false>(in, *block.ac_table, nullptr)) return false;
     }
   }
-  self.at_ = in.at;
-  self.window_ = in.window;
-  self.count_ = in.count;
-  // Whether bits were used that were not there.
-  return !self.at_marker_ || in.at - (in.count >> 3) <= self.end_;
+  at_ = in.at;
+  window_ = in.window;
+  count_ = in.count;
+  // Not if bits were used that were not there.
+  return !at_marker_ || at_ - (count_ >> 3) <= end_;
 }
-
-bool EntropyDecoder::decode_mcu_generic(EntropyDecoder& self, JBLOCKROW* blocks) { return decode_mcu(self, blocks); }
-
-#if defined(__x86_64__)
-// Shifts by a number of bits in any register, leaving the flags alone.
-__attribute__((target("bmi,bmi2"))) bool EntropyDecoder::decode_mcu_bmi2(EntropyDecoder& self, JBLOCKROW* blocks) {
-  return decode_mcu(self, blocks);
-}
-#else
-bool EntropyDecoder::decode_mcu_bmi2(EntropyDecoder& self, JBLOCKROW* blocks) { return decode_mcu(self, blocks); }
-#endif
 
 // Appends to what is left, up to a marker, the end of the data or as much as there is room for.
 void EntropyDecoder::unstuff() {
@@ -344,11 +329,7 @@ bool EntropyDecoder::restart() {
   return true;
 }
 
-EntropyDecoder::EntropyDecoder() : decode_mcu_(has_bmi2() ? decode_mcu_bmi2 : decode_mcu_generic) {
-  for (DcTable& table : dc_tables_) table.codes.symbol_count = 0;
-  for (AcTable& table : ac_tables_) table.codes.symbol_count = 0;
-  std::fill_n(segment_, sizeof(segment_), uint8_t(0));
-}
+EntropyDecoder::EntropyDecoder() { std::fill_n(segment_, sizeof(segment_), uint8_t(0)); }
 
 bool EntropyDecoder::start(const jpeg_decompress_struct& info, int first_column, int end_column) {
   // Ss to Al are those of a sequential scan. In libjpeg-turbo 3, they tell lossless JPEG from it, too.
@@ -360,31 +341,34 @@ bool EntropyDecoder::start(const jpeg_decompress_struct& info, int first_column,
   source_ = info.src->next_input_byte;
   source_end_ = source_ + info.src->bytes_in_buffer;
   if (!has_marker(source_, source_end_)) return false;
+  // Tables that the image before had, too, are likely to come again.
+  bool same = true;
+  for (int c = 0; c < info.comps_in_scan; ++c) {
+    const int dc = info.cur_comp_info[c]->dc_tbl_no, ac = info.cur_comp_info[c]->ac_tbl_no;
+    const JHUFF_TBL *dc_codes = info.dc_huff_tbl_ptrs[dc], *ac_codes = info.ac_huff_tbl_ptrs[ac];
+    if (!dc_codes || !ac_codes) return false;
+    same = same && dc_tables_[dc].codes.equal(*dc_codes) && ac_tables_[ac].codes.equal(*ac_codes);
+  }
+  const bool pays = same || size_t(source_end_ - source_) >= kBreakEven;
+  for (int c = 0; c < info.comps_in_scan; ++c) {
+    const int dc = info.cur_comp_info[c]->dc_tbl_no, ac = info.cur_comp_info[c]->ac_tbl_no;
+    if (!prepare(dc_tables_[dc], *info.dc_huff_tbl_ptrs[dc], pays)) return false;
+    if (!prepare(ac_tables_[ac], *info.ac_huff_tbl_ptrs[ac], pays)) return false;
+  }
+  if (!pays) return false;
   block_count_ = info.blocks_in_MCU;
-  for (const bool build_too : {false, true}) {
-    for (int i = 0; i < block_count_; ++i) {
-      const int c = info.MCU_membership[i];
-      const jpeg_component_info& component = *info.cur_comp_info[c];
-      DcTable& dc_table = dc_tables_[component.dc_tbl_no];
-      AcTable& ac_table = ac_tables_[component.ac_tbl_no];
-      const JHUFF_TBL* dc_codes = info.dc_huff_tbl_ptrs[component.dc_tbl_no];
-      const JHUFF_TBL* ac_codes = info.ac_huff_tbl_ptrs[component.ac_tbl_no];
-      if (!dc_codes || !ac_codes) return false;
-      const bool dc_here = dc_table.codes.equal(*dc_codes), ac_here = ac_table.codes.equal(*ac_codes);
-      if (!build_too) {
-        if (!(dc_here && ac_here) && size_t(source_end_ - source_) < kBreakEven) return false;
-        continue;
-      }
-      if ((!dc_here && !build(dc_table, *dc_codes)) || (!ac_here && !build(ac_table, *ac_codes))) return false;
+  for (int i = 0; i < block_count_; ++i) {
+    const int c = info.MCU_membership[i];
+    const jpeg_component_info& component = *info.cur_comp_info[c];
 #if JPEG_LIB_VERSION >= 70
-      const int scaled_size = component.DCT_h_scaled_size;
+    const int scaled_size = component.DCT_h_scaled_size;
 #else
-      const int scaled_size = component.DCT_scaled_size;
+    const int scaled_size = component.DCT_scaled_size;
 #endif
-      const bool needed = component.component_needed;
-      // An eighth of the size shows the mean of each block and no more.
-      blocks_[i] = {&dc_table, &ac_table, c, needed, needed && scaled_size > 1};
-    }
+    const bool needed = component.component_needed;
+    // An eighth of the size shows the mean of each block and no more.
+    blocks_[i] = {&dc_tables_[component.dc_tbl_no], &ac_tables_[component.ac_tbl_no], c, needed,
+                  needed && scaled_size > 1};
   }
   mcu_bytes_ = size_t(block_count_) * kMostBlockBytes + 2 * kWord;
   column_ = 0;

@@ -31,7 +31,7 @@ class EntropyDecoder {
 
   // The scan's next MCU: its blocks' coefficients, in natural order, into `blocks`, which are zero before; to nowhere where
   // `blocks` is null. False where the data is irregular: this image must be given up.
-  bool decode(JBLOCKROW* blocks) { return decode_mcu_(*this, blocks); }
+  bool decode(JBLOCKROW* blocks);
 
  private:
   // Code lengths up to here are found by the first look at a table.
@@ -47,17 +47,19 @@ class EntropyDecoder {
     uint8_t symbols[256];
     uint32_t limits[18];  // what codes of this length are below, as the first of 16 bits
     int32_t offsets[17];  // from a code of this length to its symbol's index
-    int symbol_count;     // 0: no table yet
+    int symbol_count = 0;
 
     bool equal(const JHUFF_TBL& table) const;
     bool set(const JHUFF_TBL& table);
   };
   struct DcTable {
     Codes codes;
+    bool built = false;
     uint16_t entries[1 << kDcBits];
   };
   struct AcTable {
     Codes codes;
+    bool built = false;
     uint64_t entries[1 << kAcBits];
   };
   struct Block {
@@ -68,19 +70,17 @@ class EntropyDecoder {
   };
   struct Bits;
 
-  static bool build(DcTable& table, const JHUFF_TBL& from);
-  static bool build(AcTable& table, const JHUFF_TBL& from);
+  static bool build(DcTable& table);
+  static bool build(AcTable& table);
+  template <typename Table>
+  static bool prepare(Table& table, const JHUFF_TBL& from, bool wanted);
   static bool decode_dc(Bits& in, const DcTable& table, int& difference);
   template <bool keep>
   static bool decode_ac(Bits& in, const AcTable& table, JCOEF* block);
-  static bool decode_mcu(EntropyDecoder& self, JBLOCKROW* blocks);
-  static bool decode_mcu_generic(EntropyDecoder& self, JBLOCKROW* blocks);
-  static bool decode_mcu_bmi2(EntropyDecoder& self, JBLOCKROW* blocks);
 
   void unstuff();
   bool restart();
 
-  bool (*decode_mcu_)(EntropyDecoder&, JBLOCKROW*);
   DcTable dc_tables_[kTables];
   AcTable ac_tables_[kTables];
 
@@ -96,9 +96,9 @@ class EntropyDecoder {
   // Of the data: what is unstuffed yet, up to a marker at most, and what is not.
   const uint8_t *source_, *source_end_;
   const uint8_t *at_, *end_;  // in segment_; refills run ahead of what is used
-  uint64_t window_;           // the next bits, from the top
-  unsigned count_;            // how many of them are counted for
-  bool at_marker_;            // end_ is the segment's
+  uint64_t window_;  // the next bits, from the top
+  unsigned count_;  // how many of them are counted for
+  bool at_marker_;  // end_ is the segment's
   uint8_t segment_[kSegmentBytes + kMostMcuBytes + 4 * kWord];
 };
 

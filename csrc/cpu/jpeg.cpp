@@ -123,7 +123,14 @@ JpegDecoder::JpegDecoder(Huffman huffman) : state_(static_cast<State*>(std::call
   jpeg_create_decompress(&state_->info);
   state_->info.client_data = state_;
 #if defined(FASTSSL_OWN_HUFFMAN)
-  if (huffman == Huffman::Ours) state_->entropy = new (std::nothrow) EntropyDecoder;
+  if (huffman == Huffman::Ours) {
+    state_->entropy = new (std::nothrow) EntropyDecoder;
+    if (!state_->entropy) {
+      jpeg_destroy_decompress(&state_->info);
+      std::free(state_);
+      throw std::bad_alloc();
+    }
+  }
 #endif
 }
 
@@ -186,7 +193,12 @@ Area JpegDecoder::prepare(const Area& window, int shrink, int channels, Huffman 
   if (info.arith_code || is_incomplete(info)) return s->area;
 
   // Chroma is blended with that of the next column, so one unit more on either side makes the window's own columns right.
-  const int unit = info.min_DCT_scaled_size * (info.num_components == 1 ? 1 : info.max_h_samp_factor);
+#if JPEG_LIB_VERSION >= 70
+  const int block = info.min_DCT_h_scaled_size;
+#else
+  const int block = info.min_DCT_scaled_size;
+#endif
+  const int unit = block * (info.num_components == 1 ? 1 : info.max_h_samp_factor);
   const int left = window.left > unit ? window.left - unit : 0;
   const int right = window.left + window.columns + unit;
   if (left >= unit || right < int(info.output_width)) {
