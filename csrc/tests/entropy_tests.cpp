@@ -183,6 +183,40 @@ void test_good_files() {
   }
 }
 
+// The same file with other symbols for the codes of its AC tables: coefficients of all sizes, up to the 15 bits that no encoder
+// writes, one behind the other. The height is less, so that the data does not run out.
+std::vector<uint8_t> with_other_symbols(std::vector<uint8_t> data, int height, uint32_t seed) {
+  for (size_t at = 2; data[at + 1] != 0xDA;) {
+    const size_t next = at + 2 + size_t(data[at + 2]) * 256 + data[at + 3];
+    if (data[at + 1] == 0xC0) {
+      data[at + 5] = uint8_t(height >> 8);
+      data[at + 6] = uint8_t(height);
+    }
+    if (data[at + 1] == 0xC4 && data[at + 4] & 0x10) {
+      for (size_t i = at + 4 + 17; i < next; ++i) {
+        const uint32_t any = noise(seed + uint32_t(i));
+        data[i] = uint8_t(any % 16 == 0 ? 0 : any / 16 % 15 + 1);
+      }
+    }
+    at = next;
+  }
+  return data;
+}
+
+void test_coefficients_of_all_sizes() {
+  int decoded = 0;
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    const std::vector<uint8_t> data = with_other_symbols(
+        encode({.width = 64, .height = 600, .h = 1, .v = 1, .quality = 95, .optimize = seed % 2 == 0, .rough = true}),
+        48, 1000 * seed);
+    cpu::JpegDecoder ours;
+    CHECK(same(ours, data));
+    decoded += ours.huffman() == cpu::Huffman::Ours;
+    CHECK(same(ours, data, {{100, 100, 64, 64}}));
+  }
+  CHECK(decoded > 20);
+}
+
 void test_windows() {
   for (const int f : {1, 2}) {
     for (const int restart_interval : {0, 3}) {
@@ -308,6 +342,7 @@ void test_damaged_files() {
 
 void test_entropy() {
   test_good_files();
+  test_coefficients_of_all_sizes();
   test_windows();
   test_what_is_left_to_libjpeg();
   test_data_that_ends_otherwise();
