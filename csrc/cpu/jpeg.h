@@ -5,7 +5,7 @@
 // and the decoder itself outlives the jump, so nothing is leaked and no destructor is passed over.
 //
 // Huffman codes are decoded by cpu/entropy.h where it can: by libjpeg are those of progressive files and of files with several
-// scans, those of tiny files, damaged ones, and all where the headers are of another libjpeg than libjpeg-turbo 1.5 to 3.1.
+// scans, those of tiny files, damaged ones, and all where the headers are of another libjpeg than libjpeg-turbo 1.5 to 3.2.
 #pragma once
 
 #include <cstddef>
