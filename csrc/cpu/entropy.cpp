@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
 
 namespace fastssl::cpu {
 
@@ -60,23 +61,26 @@ bool EntropyDecoder::Codes::equal(const JHUFF_TBL& table) const {
          std::memcmp(symbols, table.huffval, size_t(symbol_count)) == 0;
 }
 
+void EntropyDecoder::Codes::take(const JHUFF_TBL& table) {
+  std::copy_n(table.bits + 1, 16, counts + 1);
+  symbol_count = std::accumulate(counts + 1, counts + 17, 0);
+  if (symbol_count > 256) symbol_count = 0;
+  std::copy_n(table.huffval, symbol_count, symbols);
+}
+
 // False where the lengths are not those of a prefix code. libjpeg has seen to it, too.
-bool EntropyDecoder::Codes::set(const JHUFF_TBL& table) {
-  symbol_count = 0;
+bool EntropyDecoder::Codes::derive() {
   uint32_t code = 0;
   int n = 0;
   for (int length = 1; length <= 16; ++length, code <<= 1) {
-    counts[length] = table.bits[length];
     offsets[length] = n - int32_t(code);
     n += counts[length];
     code += counts[length];
-    if (n > 256 || code > 1u << length) return false;
+    if (code > 1u << length) return false;
     limits[length] = code << (16 - length);
   }
   limits[17] = UINT32_MAX;
-  std::copy_n(table.huffval, n, symbols);
-  symbol_count = n;
-  return n > 0;
+  return symbol_count > 0;
 }
 
 // The next bits of a segment, at the top of a word. Only the first `count` ones are sure to be there; those below are
@@ -180,14 +184,14 @@ bool EntropyDecoder::build(AcTable& table) {
   return true;
 }
 
-// Takes the codes, and builds the table where it does not stand yet and is wanted. False where they are no codes.
+// Takes the codes, and builds the table where it does not stand yet and is wanted. False where that fails.
 template <typename Table>
 bool EntropyDecoder::prepare(Table& table, const JHUFF_TBL& from, bool wanted) {
   if (!table.codes.equal(from)) {
+    table.codes.take(from);
     table.built = false;
-    if (!table.codes.set(from)) return false;
   }
-  if (wanted && !table.built) table.built = build(table);
+  if (wanted && !table.built) table.built = table.codes.derive() && build(table);
   return table.built || !wanted;
 }
 

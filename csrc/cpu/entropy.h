@@ -50,7 +50,8 @@ class EntropyDecoder {
     int symbol_count = 0;
 
     bool equal(const JHUFF_TBL& table) const;
-    bool set(const JHUFF_TBL& table);
+    void take(const JHUFF_TBL& table);
+    bool derive();  // limits and offsets
   };
   struct DcTable {
     Codes codes;
