@@ -32,6 +32,8 @@ inline uint32_t noise(uint32_t i) { return fastssl::core::philox4x32(i, 0, 0, 0,
 // A view in which much happens.
 fastssl::core::ViewSpec busy_view(int size);
 
+// In entropy_tests.cpp.
+void test_entropy();
 // In render_tests.cpp.
 void test_render();
 void test_edited_plans();

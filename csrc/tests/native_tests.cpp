@@ -539,6 +539,7 @@ int main() {
   test_draws_lie_inside();
   test_taps();
   test_jpeg();
+  test_entropy();
   test_render();
   test_edited_plans();
   test_parallel_for();
