@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from fastssl.transforms import _draw_masks as draw
 from fastssl.transforms import masks
 from fastssl.transforms._checks import check_range, check_sides, check_whole
-from fastssl.transforms.philox import Keys
+from fastssl.transforms.keys import Keys
 
 __all__ = ["IJEPAMaskCollator"]
 

@@ -27,9 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastssl.ops.masks import least_set
 from fastssl.transforms import _draw_masks as _draw
 from fastssl.transforms._checks import check_number, check_range, check_sides, check_whole
-from fastssl.transforms.philox import Keys
+from fastssl.transforms.keys import Keys
 
 __all__ = ["block", "grid", "inverse_block", "multi_block", "positions", "prefix", "random"]
 
@@ -67,7 +68,7 @@ def random(
     n = sides[0] * sides[1]
     masked = round(check_number("masks.random", "ratio", ratio) * n)
     keys = Keys.of_masks("masks.random", _draw.RANDOM, indices, seed, epoch, view, device)
-    return _draw.chosen(_draw.permutation(keys, n), n - masked).view(-1, *sides)
+    return _draw.cells(keys, sides, 1, n - masked)
 
 
 def grid(
@@ -106,8 +107,7 @@ def grid(
     n = coarse[0] * coarse[1]
     masked = round(check_number("masks.grid", "ratio", ratio) * n)
     keys = Keys.of_masks("masks.grid", _draw.GRID, indices, seed, epoch, view, device)
-    mask = _draw.chosen(_draw.permutation(keys, n), n - masked).view(-1, coarse[0], 1, coarse[1], 1)
-    return mask.expand(-1, -1, side, -1, side).reshape(-1, height, width)
+    return _draw.cells(keys, coarse, side, n - masked)
 
 
 def prefix(
@@ -243,7 +243,7 @@ def inverse_block(
     visible = n - round(check_number(who, "ratio", ratio) * n)
     ratios = check_range(who, "aspect", aspect, 0, _draw.MAX_ASPECT, open_low=True)
     keys = Keys.of_masks(who, _draw.INVERSE_BLOCK, indices, seed, epoch, view, device)
-    return ~_draw.inverse_block(keys, sides, visible, ratios, bool(roll))
+    return _draw.inverse_block(keys, sides, visible, ratios, bool(roll), inside=False)
 
 
 def multi_block(
@@ -341,7 +341,7 @@ def positions(mask: Tensor, count: int | None = None) -> Tensor:
             f"masks.positions: mask is {tuple(mask.shape)}, and may have at most 2^{_draw.CELLS_BITS} tokens."
         )
     if count is None:
-        count = int(rows.sum(1).min()) if len(rows) else 0
+        count = least_set(rows)
     return _draw.positions(rows, check_whole("masks.positions", "count", count, 0, rows.shape[1]))
 
 
