@@ -75,24 +75,30 @@ void sort_few(uint64_t* begin, const uint64_t* end) {
   }
 }
 
+// patch_of() of all cells, one after the other: its divisions are done once for a batch.
+std::vector<int32_t> patches_of(const CellGrid& grid) {
+  const int32_t cells = cells_of(grid), square = grid.side * grid.side;
+  std::vector<int32_t> patches(size_t(cells) * size_t(square), 0);
+  for (int32_t i = 0; i < cells * square; ++i) patches[size_t(i)] = patch_of(grid, i / square, i % square);
+  return patches;
+}
+
 void run(const CellsJob& job, int threads) {
   const int32_t cells = cells_of(job.grid), square = job.grid.side * job.grid.side, kept = job.kept;
-  const int64_t patches = int64_t(cells) * square;
-  each_sample(job.keys.samples, threads, 10.0 * cells + 1.0 * double(patches), [&](int64_t sample) {
-    uint8_t* const out = job.out + sample * patches;
-    const bool most = 2 * kept < cells;  // are masked: the fewer are written one by one
-    std::memset(out, most, size_t(patches));
-    if (kept == 0 || kept == cells) {
-      std::memset(out, kept == 0, size_t(patches));
-      return;
-    }
+  const int64_t size = int64_t(cells) * square;
+  const bool most = 2 * kept < cells;  // are masked: the fewer are written one by one
+  const std::vector<int32_t> patches = patches_of(job.grid);
+  each_sample(job.keys.samples, threads, 5.0 * cells + 1.0 * double(size), [&](int64_t sample) {
+    uint8_t* const out = job.out + sample * size;
+    std::fill_n(out, size_t(size), uint8_t(most || kept == 0));
+    if (kept == 0 || kept == cells) return;
     const Buckets buckets = bucket_ranks(key_of(job.keys, sample), cells);
     // Only within the bucket that kept and masked cells share does their order matter.
     const uint32_t* const end = std::upper_bound(buckets.ends, buckets.ends + buckets.count, uint32_t(kept) - 1);
     sort_few(buckets.ranks + (end == buckets.ends ? 0 : end[-1]), buckets.ranks + *end);
     for (int32_t i = most ? 0 : kept; i < (most ? kept : cells); ++i) {
-      const int32_t cell = cell_of(buckets.ranks[i]);
-      for (int32_t k = 0; k < square; ++k) out[patch_of(job.grid, cell, k)] = !most;
+      const int32_t* const patch = patches.data() + cell_of(buckets.ranks[i]) * square;
+      for (int32_t k = 0; k < square; ++k) out[patch[k]] = !most;
     }
   });
 }
@@ -100,16 +106,24 @@ void run(const CellsJob& job, int threads) {
 void run(const TokensJob& job, int threads) {
   const int32_t cells = cells_of(job.grid), square = job.grid.side * job.grid.side;
   const int64_t keep = job.prefix + int64_t(job.kept) * square, masked = int64_t(cells - job.kept) * square;
-  each_sample(job.keys.samples, threads, 15.0 * cells + 2.0 * double(keep + masked), [&](int64_t sample) {
-    int64_t* out = job.keep + sample * keep;
-    for (int32_t i = 0; i < job.prefix; ++i) *out++ = i;
+  const std::vector<int32_t> patches = patches_of(job.grid);
+  each_sample(job.keys.samples, threads, 6.0 * cells + 1.0 * double(keep + masked), [&](int64_t sample) {
     const Buckets buckets = bucket_ranks(key_of(job.keys, sample), cells);
     sort_few(buckets.ranks, buckets.ranks + cells);
-    for (int32_t i = 0; i < cells; ++i) {
-      if (i == job.kept) out = job.masked + sample * masked;
-      const int32_t cell = cell_of(buckets.ranks[i]);
-      for (int32_t k = 0; k < square; ++k) *out++ = job.prefix + patch_of(job.grid, cell, k);
-    }
+    const auto store = [&](int32_t from, int32_t to, int64_t* out) {
+      if (square == 1) {
+        for (int32_t i = from; i < to; ++i) *out++ = job.prefix + cell_of(buckets.ranks[i]);
+        return;
+      }
+      for (int32_t i = from; i < to; ++i) {
+        const int32_t* const patch = patches.data() + cell_of(buckets.ranks[i]) * square;
+        for (int32_t k = 0; k < square; ++k) *out++ = job.prefix + patch[k];
+      }
+    };
+    int64_t* const out = job.keep + sample * keep;
+    std::iota(out, out + job.prefix, 0);
+    store(0, job.kept, out + job.prefix);
+    store(job.kept, cells, job.masked + sample * masked);
   });
 }
 
@@ -117,8 +131,8 @@ void run(const PrefixJob& job, int threads) {
   each_sample(job.keys.samples, threads, 30 + 0.1 * job.length, [&](int64_t sample) {
     const int32_t kept = std::min(draw_prefix(key_of(job.keys, sample), job.low, job.high), job.length);
     uint8_t* const out = job.out + sample * job.length;
-    std::memset(out, 0, size_t(kept));
-    std::memset(out + kept, 1, size_t(job.length - kept));
+    std::fill_n(out, size_t(kept), uint8_t(0));
+    std::fill_n(out + kept, size_t(job.length - kept), uint8_t(1));
   });
 }
 
@@ -127,7 +141,7 @@ void run(const InverseBlockJob& job, int threads) {
   each_sample(job.keys.samples, threads, 100 + 5.0 * job.rules.visible + 0.1 * cells, [&](int64_t sample) {
     const InverseBlock block = draw_inverse_block(key_of(job.keys, sample), job.rules);
     uint8_t* const out = job.out + sample * cells;
-    std::memset(out, !job.inside, size_t(cells));
+    std::fill_n(out, size_t(cells), uint8_t(!job.inside));
     for (int32_t i = 0; i < job.rules.visible; ++i) out[visible_cell(job.rules, block, i)] = job.inside;
   });
 }
@@ -162,8 +176,7 @@ MaskBits bits_of(int32_t rows, int32_t columns) {
 void run(const BlocksJob& job, int threads) {
   const int32_t rows = job.rules.rows, columns = job.rules.columns;
   const int64_t cells = int64_t(rows) * columns, stride = words_of_bits(1, columns);
-  // About 50 attempts for a mask, each of which looks at a few rows.
-  each_sample(job.keys.samples, threads, 50 * (150 + 1.0 * rows) + double(cells), [&](int64_t sample) {
+  each_sample(job.keys.samples, threads, 600 + 10.0 * rows + double(cells), [&](int64_t sample) {
     uint8_t* const out = job.out + sample * cells;
     const MaskBits bits = bits_of(rows, columns);
     draw_blocks(Alone(), key_of(job.keys, sample), job.rules, job.counts[sample], bits);
@@ -172,9 +185,9 @@ void run(const BlocksJob& job, int threads) {
 }
 
 void store_box(const Box& box, int32_t columns, int64_t cells, uint8_t* out) {
-  std::memset(out, 0, size_t(cells));
+  std::fill_n(out, size_t(cells), uint8_t(0));
   for (int32_t y = box.top; y < box.top + box.height; ++y) {
-    std::memset(out + int64_t(y) * columns + box.left, 1, size_t(box.width));
+    std::fill_n(out + int64_t(y) * columns + box.left, size_t(box.width), uint8_t(1));
   }
 }
 
@@ -202,23 +215,31 @@ void run(const MultiBlockJob& job, int threads) {
   });
 }
 
+// Writes where bytes differ from `unlike`, up to `limit` places; returns how many. Eight bytes at a time, as most differ from
+// none or all of their neighbours.
+int64_t find_places(const uint8_t* mask, int32_t length, bool unlike, int32_t offset, int64_t limit, int64_t* out) {
+  int64_t found = 0;
+  for (int32_t i = 0; i < length && found < limit; i += 8) {
+    uint64_t eight = 0x0101010101010101u * unlike;
+    std::memcpy(&eight, mask + i, size_t(std::min(8, length - i)));
+    eight ^= 0x0101010101010101u * unlike;
+    for (; eight && found < limit; eight &= eight - 1) out[found++] = offset + i + __builtin_ctzll(eight) / 8;
+  }
+  return found;
+}
+
 void run(const PartitionJob& job, int threads) {
   const int64_t width = int64_t(job.prefix) + job.count, others = job.length - job.count;
-  each_sample(job.rows, threads, 2.0 * job.length, [&](int64_t row) {
+  const int64_t wanted = job.rest ? job.length : job.count;
+  each_sample(job.rows, threads, 0.5 * job.length, [&](int64_t row) {
     const uint8_t* const mask = job.mask + row * job.length;
-    int64_t* const order = scratch<int64_t, 4>(2 * size_t(job.length) + 2);
-    int64_t *set = order, *unset = order + job.length + 1;
-    for (int32_t i = 0; i < job.length; ++i) {  // without a branch, which would be mispredicted
-      *set = *unset = job.prefix + i;
-      set += mask[i];
-      unset += !mask[i];
-    }
-    const int64_t sets = set - order;
-    std::memmove(order + sets, order + job.length + 1, size_t(job.length - sets) * sizeof(int64_t));
+    int64_t* const order = scratch<int64_t, 4>(size_t(job.length) + 1);
+    const int64_t sets = find_places(mask, job.length, false, job.prefix, wanted, order);
+    find_places(mask, job.length, true, job.prefix, wanted - sets, order + sets);
     int64_t* const first = job.first + row * width;
     std::iota(first, first + job.prefix, 0);
-    std::memcpy(first + job.prefix, order, size_t(job.count) * sizeof(int64_t));
-    if (job.rest) std::memcpy(job.rest + row * others, order + job.count, size_t(others) * sizeof(int64_t));
+    std::copy_n(order, job.count, first + job.prefix);
+    if (job.rest) std::copy_n(order + job.count, others, job.rest + row * others);
   });
 }
 

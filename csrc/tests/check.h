@@ -35,3 +35,5 @@ fastssl::core::ViewSpec busy_view(int size);
 // In render_tests.cpp.
 void test_render();
 void test_edited_plans();
+// In masks_tests.cpp.
+void test_masks();

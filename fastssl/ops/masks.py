@@ -1,8 +1,8 @@
 """Operators that draw the masks of masked-image methods; `fastssl.transforms.masks` says what each is for.
 
-All are functions of their arguments alone, the same bits on every device. Those for a CUDA device run as kernels on torch's current
-stream and wait for nothing. Where the build has no kernels for a device, as for one that is neither a CPU nor a CUDA GPU, the
-CPU draws and the result is copied, which waits for the device if `indices` lies on it.
+All are functions of their arguments alone, the same bits on every device. Those for a CUDA device run as kernels on torch's
+current stream and wait for nothing. Where the build has no kernels for a device, as for one that is neither a CPU nor a
+CUDA GPU, the CPU draws and the result is copied, which waits for the device if `indices` lies on it.
 
 Arguments that all share:
 
@@ -188,18 +188,19 @@ def multi_block(
     return _call(_multi_block_op, _multi_block, indices, _signed(seed), epoch, stream, *arguments)
 
 
-def partition(mask: Tensor, count: int, prefix: int = 0) -> tuple[Tensor, Tensor]:
+def partition(mask: Tensor, count: int, prefix: int = 0, rest: bool = True) -> tuple[Tensor, Tensor]:
     """Of each row the places that are True, then those that are False, both in ascending order, cut in two.
 
     Args:
         mask: (R, N), bool; N up to 2^31 - 1.
         count: Where to cut, 0 to N.
         prefix: Tokens that come before: they are put in front of the first part, and place i is token prefix + i.
+        rest: Whether the second part is wanted.
 
     Returns:
-        (R, prefix + count) and (R, N - count), int64.
+        (R, prefix + count) and (R, N - count), or (R, 0) where it is not wanted; int64.
     """
-    return _call(_partition_op, _partition, mask, count, prefix)
+    return _call(_partition_op, _partition, mask, count, prefix, rest)
 
 
 def least_set(mask: Tensor) -> int:
@@ -226,12 +227,15 @@ def _has_kernels(device: torch.device) -> bool:
 
 
 def _anywhere(draw: Draw) -> Draw:
-    """The CPU draws for a device that has no kernels."""
+    """The CPU draws for a device that has no kernels; a GPU is the current one while its kernels are launched."""
 
     @functools.wraps(draw)
     def wrapper(tensor: Tensor, *arguments: Any) -> Any:
         if _has_kernels(tensor.device):
-            return draw(tensor, *arguments)
+            if tensor.device.type == "cpu" or tensor.device.index == torch.cuda.current_device():
+                return draw(tensor, *arguments)
+            with torch.cuda.device(tensor.device):
+                return draw(tensor, *arguments)
         drawn = draw(*(a.cpu() if isinstance(a, Tensor) else a for a in (tensor, *arguments)))
         if isinstance(drawn, tuple):
             return tuple(part.to(tensor.device) for part in drawn)
@@ -613,7 +617,7 @@ def _(
 
 
 @_anywhere
-def _partition(mask: Tensor, count: int, prefix: int) -> tuple[Tensor, Tensor]:
+def _partition(mask: Tensor, count: int, prefix: int, rest: bool) -> tuple[Tensor, Tensor]:
     who = "mask_partition"
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(f"{who}: mask is {tuple(mask.shape)} {mask.dtype}, and must be (R, N) bool.")
@@ -623,19 +627,20 @@ def _partition(mask: Tensor, count: int, prefix: int) -> tuple[Tensor, Tensor]:
     _check(who, "count", count, 0, length)
     mask = mask.contiguous()
     first = mask.new_empty((rows, prefix + count), dtype=torch.int64)
-    rest = mask.new_empty((rows, length - count), dtype=torch.int64)
+    second = mask.new_empty((rows, length - count if rest else 0), dtype=torch.int64)
     executor = _executor(mask.device, mask.numel() / 4)
-    _C.mask_partition(executor, mask.data_ptr(), rows, length, count, prefix, first.data_ptr(), rest.data_ptr())
-    return first, rest
+    addresses = first.data_ptr(), second.data_ptr() if rest else 0
+    _C.mask_partition(executor, mask.data_ptr(), rows, length, count, prefix, *addresses)
+    return first, second
 
 
 _partition_op = torch.library.custom_op("fastssl::mask_partition", _partition, mutates_args=())
 
 
 @_partition_op.register_fake
-def _(mask: Tensor, count: int, prefix: int) -> tuple[Tensor, Tensor]:
+def _(mask: Tensor, count: int, prefix: int, rest: bool) -> tuple[Tensor, Tensor]:
     rows, length = mask.shape
     return (
         mask.new_empty((rows, prefix + count), dtype=torch.int64),
-        mask.new_empty((rows, length - count), dtype=torch.int64),
+        mask.new_empty((rows, length - count if rest else 0), dtype=torch.int64),
     )

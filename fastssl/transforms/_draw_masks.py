@@ -34,7 +34,7 @@ def tokens(keys: Keys, sides: tuple[int, int], cell: int, kept: int, prefix: int
 
 def positions(mask: Tensor, count: int) -> Tensor:
     """Where the first `count` cells that are True stand in each row of (R, N), in ascending order; (R, count), int64."""
-    return ops.partition(mask, count)[0]
+    return ops.partition(mask, count, rest=False)[0]
 
 
 def split(mask: Tensor, count: int, prefix: int) -> tuple[Tensor, Tensor]:
