@@ -21,11 +21,11 @@ struct Alone {
   void sync() const {}
 };
 
-// f(i) for each of n samples, of about `nanoseconds` each.
+// f(i) for each of n samples, of about `nanoseconds` each and a call.
 template <typename F>
 void each_sample(int64_t n, int threads, double nanoseconds, const F& f) {
   constexpr double kWorthATask = 50e3;
-  const auto at_once = std::max<int64_t>(1, int64_t(kWorthATask / nanoseconds));
+  const auto at_once = std::max<int64_t>(1, int64_t(kWorthATask / (10 + nanoseconds)));
   parallel_for((n + at_once - 1) / at_once, threads, [&](int64_t task) {
     const int64_t end = std::min(n, (task + 1) * at_once);
     for (int64_t i = task * at_once; i < end; ++i) f(i);

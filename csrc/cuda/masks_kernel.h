@@ -50,10 +50,11 @@ struct Warp {
 FASTSSL_DEVICE const uint64_t* sorted_ranks(const core::DrawKey& key, int32_t cells, uint64_t* scratch) {
   const int32_t size = padded(cells);
   uint64_t* const ranks = own_memory(scratch, rank_bytes(cells));
-  for (int32_t draw = grid::thread(); 4 * draw < size || draw == 0; draw += kBlockThreads) {
+  for (int32_t draw = grid::thread(); 4 * draw < size; draw += kBlockThreads) {
     const core::Random4 r = core::draw_block(key, uint32_t(draw));
-    for (int32_t i = 4 * draw; i < 4 * draw + 4 && i < size; ++i) {
-      ranks[i] = i < cells ? core::cell_rank(r.v[i % 4], i) : ~uint64_t(0);
+    for (int32_t k = 0; k < 4; ++k) {
+      const int32_t i = 4 * draw + k;
+      if (i < size) ranks[i] = i < cells ? core::cell_rank(r.v[k], i) : ~uint64_t(0);
     }
   }
   grid::barrier();
