@@ -1,6 +1,10 @@
 // Masks, as fastssl/ops/masks.py sees them.
 #include "bind_masks.h"
 
+#include <tuple>
+#include <utility>
+#include <vector>
+
 #include "core/mask_jobs.h"
 #include "cpu/masks.h"
 #include "cuda/emulator.h"
@@ -152,6 +156,17 @@ void bind_masks(py::module_& m) {
         return cpu::least_set(pointer<const uint8_t>(mask), rows, length);
       },
       py::arg("mask"), py::arg("rows"), py::arg("length"));
+
+  // For the tests: no mask shows the last bits of an aspect.
+  m.def(
+      "mask_log_uniform",
+      [](const std::vector<uint32_t>& words, double low, double high) {
+        const core::LogUniform range = core::log_uniform(low, high);
+        std::vector<double> drawn;
+        for (const uint32_t word : words) drawn.push_back(core::draw_log_uniform(word, range));
+        return drawn;
+      },
+      py::arg("words"), py::arg("low"), py::arg("high"));
 
   py::enum_<cuda::emulator::Order>(m, "EmulatorOrder")
       .value("forward", cuda::emulator::Order::Forward)

@@ -114,6 +114,13 @@ def test_prefixes(name, data, length):
     agree(name, ops.prefix, (*key, length, low, high), reference.prefix(reference.Keys(*key), length, low, high))
 
 
+@pytest.mark.parametrize("low, high", [(0.3, 1 / 0.3), (0.75, 1.5), (1e-4, 1e4), (2.0, 2.0), (0.1, 0.11), (1e-9, 0.5)])
+def test_aspects_to_the_last_bit(low, high):
+    words = [0, 2**31, 2**32 - 1, *torch.randint(2**32, (10_000,)).tolist()]
+    drawn = torch.tensor(_C.mask_log_uniform(words, low, high), dtype=torch.float64)
+    assert torch.equal(drawn, reference.log_uniform(torch.tensor(words), low, high))
+
+
 @executors
 @few
 @given(data=st.data(), rows=SIDE, columns=SIDE, aspect=ASPECT, roll=st.booleans())

@@ -2,7 +2,11 @@
 
 A mask is a pure function of `(seed, epoch, index of the sample, view)` and of the arguments that describe it, as a
 `Plan` is; it does not depend on the batch the sample is in, on the size of that batch, nor on the device. Where a
-method's definition ties the images of a batch together, the function says so. Nothing here waits for a GPU.
+method's definition ties the images of a batch together, the function says so.
+
+On a CUDA device, kernels draw the masks on torch's current stream, and nothing waits for it but `positions` without a
+count. Where the build has no kernels (`fastssl._native.build_info`), and on devices of other kinds, the CPU draws and the result
+is copied.
 
 All makers return booleans on the grid of patches, True where a patch is masked (`multi_block` says what else);
 `positions` turns them into the indices with which tokens are gathered. lightly's names for the same masks are in
@@ -166,7 +170,8 @@ def block(
     It is taken if it is smaller than the grid on both sides, masks something new, and no more than what is left; when
     `attempts` in a row are not, the image stays as it is. So slightly fewer patches than asked for may be masked, and
     none in a grid of one row or column. An image has at most 28 blocks (64 where more than half of the grid shall be masked)
-    and 4 more for each time that `max_block` goes into what is to be masked: fewer than one image in 10^6 would have more.
+    and 4 more for each time that `max_block` goes into what is to be masked: fewer than one image in 10^6 would have more. Nor
+    has it more than 65535 attempts in all.
 
     Args:
         grid: Rows and columns of patches.
@@ -320,7 +325,8 @@ def positions(mask: Tensor, count: int | None = None) -> Tensor:
     Args:
         mask: (B, ...), bool: a mask, or its inverse, as `positions(~mask)` gives the tokens that stay.
         count: How many of each sample; from samples with more the last are left out, which is how I-JEPA brings the masks of a
-            batch to one length. None for the least that any sample has; that is looked up, which waits for a GPU.
+            batch to one length. None for the least that any sample has: a shape that depends on what was drawn, so the host
+            waits for a GPU here, and only here.
 
     Returns:
         (B, count), int64.
