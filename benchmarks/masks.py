@@ -1,7 +1,8 @@
 """The masks of a batch of 256 images, under lightly's names, by fastssl and by lightly.
 
 Counted: drawing, to the end of the device's work. Not counted: the images. One thread on the CPU; on a GPU, where there is one,
-both libraries are asked for masks of that device. Draws differ between the libraries; shapes, types and the part that is masked agree.
+both libraries are asked for masks of that device. Draws differ between the libraries; shapes, types and the part that is
+masked agree.
 
     python benchmarks/masks.py            grids of 14 x 14 and 16 x 16 patches, batch 256
 """

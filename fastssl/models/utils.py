@@ -1,9 +1,9 @@
 """lightly's names for the masks of `fastssl.transforms.masks`; the key comes from torch's generator.
 
 `torch.manual_seed` governs all of them, and the device changes nothing but where the result is. (Two of lightly's use
-Python's `random` instead, and others the generator of the device.) On a CUDA
-device kernels draw them; none waits for it. A ratio outside [0, 1], and
-any argument that is out of its range, raises a ValueError with its name.
+Python's `random` instead, and others the generator of the device.) On a CUDA device kernels draw, and nothing waits for them;
+see `fastssl.transforms.masks`. A ratio outside [0, 1], and any argument that is out of its range, raises a ValueError with
+its name.
 """
 
 from __future__ import annotations
