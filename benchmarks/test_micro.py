@@ -8,6 +8,7 @@ The photographs are those of inputs.py, 16 of them, decoded beforehand where dec
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from torch import Tensor
 
 import fastssl
 from fastssl import ops
+from fastssl._native import _C
 from fastssl.loss import ntxent
+from fastssl.ops.render import encode_recipe, native_views
 from fastssl.transforms.plan import Plan
 
 IMAGES = 16
@@ -56,13 +59,36 @@ def test_decode(benchmark, paths):
     assert all(image.dtype == torch.uint8 and image.shape[2] == 3 for image in decoded)
 
 
+@pytest.fixture(scope="module")
+def many_sizes() -> list[tuple[int, int]]:
+    return [(300 + 37 * i % 200, 350 + 53 * i % 200) for i in range(256)]
+
+
 @pytest.mark.benchmark(group="draw")
-def test_draw(benchmark, images):
+@pytest.mark.parametrize("form", ["tuples", "tensor"])
+def test_draw(benchmark, many_sizes, form):
     recipe = fastssl.recipes.simclr(224)
-    many = sizes(images) * 16
-    plan = benchmark(lambda: Plan.draw(recipe, many, seed=0))
-    benchmark.extra_info["images"] = len(many)
-    assert len(plan) == len(many)
+    epoch = itertools.count()  # or the processor learns which coins fall how
+    given = torch.tensor(many_sizes) if form == "tensor" else many_sizes
+    plan = benchmark(lambda: Plan.draw(recipe, given, seed=0, epoch=next(epoch)))
+    benchmark.extra_info["images"] = len(many_sizes)
+    assert len(plan) == len(many_sizes)
+
+
+@pytest.mark.benchmark(group="draw")
+def test_draw_and_compile(benchmark, many_sizes):
+    """What the host does before a launch of all these views on a GPU."""
+    recipe = fastssl.recipes.simclr(224)
+    views = native_views(encode_recipe(recipe))
+    epoch = itertools.count()
+
+    def step() -> int:
+        plan = Plan.draw(recipe, many_sizes, seed=0, epoch=next(epoch))
+        return _C.compile(views, len(plan), plan.data.data_ptr(), 3)
+
+    operations = benchmark(step)
+    benchmark.extra_info["images"] = len(many_sizes)
+    assert 3.5 < operations / (2 * len(many_sizes)) < 4.5  # 0.8 x 4 of jitter, 0.2 grayscale, almost 0.5 blurred
 
 
 @pytest.mark.benchmark(group="render")

@@ -7,7 +7,6 @@
 
 #include "core/mask_jobs.h"
 #include "cpu/masks.h"
-#include "cuda/emulator.h"
 #include "cuda/masks.h"
 
 namespace py = pybind11;
@@ -167,12 +166,6 @@ void bind_masks(py::module_& m) {
         return drawn;
       },
       py::arg("words"), py::arg("low"), py::arg("high"));
-
-  py::enum_<cuda::emulator::Order>(m, "EmulatorOrder")
-      .value("forward", cuda::emulator::Order::Forward)
-      .value("backward", cuda::emulator::Order::Backward)
-      .value("shuffled", cuda::emulator::Order::Shuffled);
-  m.def("emulator_order", &cuda::emulator::set_order, py::arg("order"));
 }
 
 }  // namespace fastssl

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "core/draw.h"
 #include "core/philox.h"
 #include "core/plan.h"
+#include "core/program.h"
 #include "core/smallest_crop.h"
 #include "cpu/buffers.h"
 #include "cpu/cache.h"
@@ -27,7 +29,9 @@
 #include "cpu/rows.h"
 #include "cpu/thread_pool.h"
 #include "cuda/device.h"
+#include "cuda/emulator.h"
 #include "cuda/probe.h"
+#include "cuda/render.h"
 
 namespace py = pybind11;
 using namespace fastssl;
@@ -64,6 +68,16 @@ cpu::ImageView to_image(const ImageTuple& from) {
   image.channels = std::get<4>(from);
   image.type = std::get<5>(from);
   return image.whole();
+}
+
+// The same, and behind it the bytes from channel to channel, 0 where they lie side by side.
+using StridedImage = std::tuple<uintptr_t, int, int, int64_t, int, cpu::PixelType, int64_t>;
+
+cpu::ImageView to_image(const StridedImage& from) {
+  const auto& [address, height, width, stride, channels, type, plane] = from;
+  cpu::ImageView image = to_image(ImageTuple{address, height, width, stride, channels, type});
+  image.plane = plane;
+  return image;
 }
 
 // What a Python callback returned: (image, owner) for pixels, (address, size, owner) for bytes; and behind, perhaps, a label.
@@ -213,14 +227,23 @@ cpu::JpegDecoder& jpeg_decoder() {
   return decoder;
 }
 
-void render(const std::vector<core::ViewSpec>& views, const std::vector<ImageTuple>& images, uintptr_t plans,
-            const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last, int threads) {
+// Images by an entry each; or by one entry and the bytes from each of `count` to the next.
+core::ImageView image_at(const std::vector<StridedImage>& images, int64_t step, size_t i) {
+  if (i < images.size()) return to_image(images[i]);
+  core::ImageView image = to_image(images.at(0));
+  image.pixels = static_cast<const char*>(image.pixels) + int64_t(i) * step;
+  return image;
+}
+
+void render(const std::vector<core::ViewSpec>& views, const std::vector<StridedImage>& images, int64_t image_count,
+            int64_t step, uintptr_t plans, const std::vector<uintptr_t>& outputs, cpu::DType dtype, bool channels_last,
+            int threads) {
   const py::gil_scoped_release release;
   const auto* plan = pointer<const core::ViewPlan>(plans);
   const size_t v_count = views.size();
-  cpu::parallel_for(int64_t(images.size()), threads, [&](int64_t i) {
+  cpu::parallel_for(image_count, threads, [&](int64_t i) {
     static thread_local cpu::Renderer renderer;
-    const cpu::ImageView image = to_image(images[size_t(i)]);
+    const cpu::ImageView image = image_at(images, step, size_t(i));
     try {
       for (size_t v = 0; v < v_count; ++v) {
         const cpu::Output out{pointer<void>(outputs[v]), dtype, channels_last};
@@ -232,18 +255,127 @@ void render(const std::vector<core::ViewSpec>& views, const std::vector<ImageTup
   });
 }
 
-void draw(const std::vector<core::ViewSpec>& views, const std::vector<std::pair<int, int>>& sizes, uint64_t seed,
-          uint32_t epoch, const std::vector<int64_t>& indices, uint32_t repeat, uintptr_t plans) {
+// The numbers of an int64 array of this many columns, contiguous; empty where it is anything else.
+std::optional<py::buffer_info> to_array(const py::object& from, int columns) {
+  if (!py::isinstance<py::buffer>(from)) return {};
+  py::buffer_info info = from.cast<py::buffer>().request();
+  const bool rows = columns == 1 ? info.ndim == 1 : info.ndim == 2 && info.shape[1] == columns && info.strides[1] == 8;
+  if (!rows || !info.item_type_is_equivalent_to<int64_t>() || info.strides[0] != 8 * columns) return {};
+  return info;
+}
+
+// As int() makes it; -1 where it does not fit.
+int64_t whole_number(PyObject* from) {
+  int overflow = 0;
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Long(from));
+  const int64_t value = number ? PyLong_AsLongLongAndOverflow(number.ptr(), &overflow) : 0;
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return overflow ? -1 : value;
+}
+
+// Side of an image, or 0 for what cannot be one.
+int32_t side(int64_t pixels) { return pixels >= 1 && pixels < 1 << 24 ? int32_t(pixels) : 0; }
+int32_t side(PyObject* from) {
+  int overflow = 0;
+  const int64_t pixels = PyLong_Check(from) ? PyLong_AsLongLongAndOverflow(from, &overflow) : 0;
+  return overflow ? 0 : side(pixels);
+}
+
+// Images of these sizes: a sequence of (height, width), or an array (images, 2).
+std::vector<core::Sample> to_samples(const py::object& sizes) {
+  const auto refuse = [](const py::object& size) {
+    throw py::value_error("Plan.draw: sizes holds " + std::string(py::repr(size)) +
+                          "; each is (height, width) in pixels, at least 1.");
+  };
+  if (const auto array = to_array(sizes, 2)) {
+    std::vector<core::Sample> out(size_t(array->shape[0]));
+    const auto* from = static_cast<const int64_t*>(array->ptr);
+    for (core::Sample& sample : out) {
+      const int64_t height = *from++, width = *from++;
+      sample = {0, side(height), side(width)};
+      if (!sample.height || !sample.width) refuse(py::make_tuple(height, width));
+    }
+    return out;
+  }
+  const auto items = py::tuple(sizes);
+  std::vector<core::Sample> out(items.size());
+  for (size_t i = 0; i < out.size(); ++i) {
+    PyObject* const size = PyTuple_GET_ITEM(items.ptr(), ssize_t(i));
+    if ((PyTuple_Check(size) || PyList_Check(size)) && PySequence_Fast_GET_SIZE(size) == 2)
+      out[i] = {0, side(PySequence_Fast_GET_ITEM(size, 0)), side(PySequence_Fast_GET_ITEM(size, 1))};
+    if (!out[i].height || !out[i].width) refuse(py::reinterpret_borrow<py::object>(size));
+  }
+  return out;
+}
+
+// The index of each: None for 0, 1, ..., a sequence, or an array.
+void set_indices(const py::object& indices, std::vector<core::Sample>& to) {
+  const auto check_count = [&](size_t count) {
+    if (count == to.size()) return;
+    throw py::value_error("Plan.draw: " + std::to_string(to.size()) + " sizes need as many indices, got " +
+                          std::to_string(count) + ".");
+  };
+  const auto set = [&](size_t i, int64_t index) {
+    to[i].index = uint64_t(index);
+    if (index >= 0) return;
+    throw py::value_error("Plan.draw: indices must be from 0 to 2^63 - 1; number " + std::to_string(i) + " is not.");
+  };
+  if (indices.is_none()) {
+    for (size_t i = 0; i < to.size(); ++i) to[i].index = i;
+  } else if (const auto array = to_array(indices, 1)) {
+    check_count(size_t(array->shape[0]));
+    for (size_t i = 0; i < to.size(); ++i) set(i, static_cast<const int64_t*>(array->ptr)[i]);
+  } else {
+    const auto items = py::tuple(indices);  // which int() of an item cannot change
+    check_count(items.size());
+    for (size_t i = 0; i < to.size(); ++i) set(i, whole_number(PyTuple_GET_ITEM(items.ptr(), ssize_t(i))));
+  }
+}
+
+void draw(const std::vector<core::ViewSpec>& views, const py::object& sizes, uint64_t seed, uint32_t epoch,
+          const py::object& indices, uint32_t repeat, uintptr_t plans) {
   for (size_t v = 0; v < views.size(); ++v) {
     if (views[v].turns.empty()) throw std::invalid_argument("draw: turns is empty");
     if (views[v].of >= int(v) || (views[v].crop == core::CropKind::Same && views[v].of < 0))
       throw std::invalid_argument("draw: a view takes its crop from one that is not before it");
   }
-  auto* const plan = pointer<core::ViewPlan>(plans);
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    const core::DrawKey key{seed, uint64_t(indices[i]), epoch, 0, repeat};
-    core::draw_views(views.data(), views.size(), key, sizes[i].first, sizes[i].second, plan + i * views.size());
+  std::vector<core::Sample> samples = to_samples(sizes);
+  set_indices(indices, samples);
+  const core::DrawKey key{seed, 0, epoch, 0, repeat};
+  core::draw_batch(views.data(), views.size(), key, samples.data(), samples.size(), pointer<core::ViewPlan>(plans));
+}
+
+// Compiles the plans of `count` images, as a GPU needs them before a launch; returns how many operations they have.
+int64_t compile(const std::vector<core::ViewSpec>& views, size_t count, uintptr_t plans, int channels) {
+  const py::gil_scoped_release release;
+  const auto* const plan = pointer<const core::ViewPlan>(plans);
+  std::vector<core::Compiled> programs(views.size());
+  int64_t operations = 0;
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t v = 0; v < views.size(); ++v) {
+      const core::ViewPlan& drawn = plan[i * views.size() + v];
+      core::compile(views[v], drawn, int(drawn.source_height), int(drawn.source_width), channels, programs[v]);
+      operations += programs[v].before.count + programs[v].after.count;
+    }
   }
+  return operations;
+}
+
+cuda::RenderPlan prepare_render(const std::vector<core::ViewSpec>& views, const std::vector<StridedImage>& images,
+                                size_t image_count, int64_t step, uintptr_t plans,
+                                const std::vector<uintptr_t>& outputs, core::DType dtype, bool channels_last,
+                                int64_t workspace, std::pair<int, int> most) {
+  cuda::RenderRequest request;
+  request.specs = views;
+  for (size_t i = 0; i < image_count; ++i) request.images.push_back(image_at(images, step, i));
+  request.plans = pointer<const core::ViewPlan>(plans);
+  for (const uintptr_t output : outputs) request.outputs.push_back(pointer<void>(output));
+  request.dtype = dtype;
+  request.channels_last = channels_last;
+  request.workspace = workspace;
+  request.most_height = most.first;
+  request.most_width = most.second;
+  return cuda::prepare_render(request);
 }
 
 template <typename T, size_t N>
@@ -358,6 +490,7 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("draw", &draw, py::arg("views"), py::arg("sizes"), py::arg("seed"), py::arg("epoch"), py::arg("indices"),
         py::arg("repeat"), py::arg("plans"));
+  m.def("compile", &compile, py::arg("views"), py::arg("count"), py::arg("plans"), py::arg("channels"));
   m.def("draw_permutation", [](uint64_t seed, uint32_t epoch, int64_t n, uintptr_t out) {
     const py::gil_scoped_release release;
     core::draw_permutation(seed, epoch, n, pointer<int64_t>(out));
@@ -384,8 +517,8 @@ PYBIND11_MODULE(_C, m) {
     decoder.read(reinterpret_cast<uint8_t*>(pixels.data()), int64_t(area.columns) * channels);
     return py::make_tuple(py::bytes(pixels), area.top, area.left, area.rows, area.columns);
   });
-  m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
-        py::arg("channels_last"), py::arg("threads"));
+  m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("count"), py::arg("step"), py::arg("plans"),
+        py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("threads"));
 
   py::register_exception<cpu::CacheError>(m, "CacheError", PyExc_ValueError);
   m.attr("CACHE_VERSION") = cpu::kCacheVersion;
@@ -473,6 +606,33 @@ PYBIND11_MODULE(_C, m) {
     out["memory_bytes"] = info.memory_bytes;
     return out;
   });
+  py::class_<cuda::RenderPlan>(m, "RenderPlan")
+      .def_property_readonly("table_bytes", [](const cuda::RenderPlan& plan) { return plan.table.size(); })
+      .def_readonly("workspace_bytes", &cuda::RenderPlan::workspace)
+      .def_property_readonly("launches", [](const cuda::RenderPlan& plan) { return plan.launches.size(); })
+      .def("same_launches",
+           [](const cuda::RenderPlan& plan, const cuda::RenderPlan& other) {
+             return plan.launches == other.launches && plan.table.size() == other.table.size() &&
+                    plan.workspace == other.workspace;
+           })
+      .def("write", [](const cuda::RenderPlan& plan,
+                       uintptr_t to) { std::copy(plan.table.begin(), plan.table.end(), pointer<char>(to)); })
+      // On device -1 the kernels run on the host.
+      .def(
+          "launch",
+          [](const cuda::RenderPlan& plan, uintptr_t table, uintptr_t workspace, int device, uintptr_t stream) {
+            if (device < 0) {
+              cuda::emulate_render(plan, pointer<const void>(table), pointer<void>(workspace));
+            } else {
+              cuda::launch_render(plan, pointer<const void>(table), pointer<void>(workspace), device, stream);
+            }
+          },
+          py::arg("table"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
+          py::call_guard<py::gil_scoped_release>());
+  m.def("prepare_render", &prepare_render, py::arg("views"), py::arg("images"), py::arg("count"), py::arg("step"),
+        py::arg("plans"), py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("workspace"),
+        py::arg("most") = std::pair(0, 0));
+  m.def("emulator_order", [](int order) { cuda::emulator::set_order(cuda::emulator::Order(order)); });
   m.attr("CORE_PROBE_OUTPUTS") = cuda::kProbeOutputs;
   m.def("core_probe", [](int device, uintptr_t pixels, int64_t n, float factor, uintptr_t out) {
     const py::gil_scoped_release release;

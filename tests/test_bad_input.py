@@ -400,7 +400,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: Plan.draw((ONE,), [(8, 8)], seed=0, indices=[-1]), r"indices"),
     (lambda: Plan.draw((), [(8, 8)], seed=0), r"recipe"),
     (lambda: edited().cheese, r"cheese"),
-    (lambda: render(image=PICTURE.float()), r"image 0.*float32"),
+    (lambda: render(image=PICTURE.double()), r"image 0.*float64"),
+    (lambda: render(image=PICTURE.float() + 255), r"image 0.*\[0, 1\].*divide"),
+    (lambda: render(image=PICTURE.float() * float("nan")), r"image 0.*\[0, 1\]"),
+    (lambda: render(image=PICTURE[None]), r"image 0.*\(1, "),
     (
         lambda: render(image=PICTURE[:, :, :2], recipe=(View(crop=Crop(size=8)),)),
         r"image 0: it has 2 channels, and Normalize has 3",

@@ -24,7 +24,7 @@ from fastssl.data import IJEPAMaskCollator
 from fastssl.ops import masks as ops
 from fastssl.transforms import _draw_masks, masks
 
-EMULATED = ["forward", "backward", "shuffled"]
+EMULATED = ["forward", "backward", "shuffled"]  # by the number of the emulator's order
 on_gpu = pytest.mark.parametrize("device", devices()[1:])
 
 
@@ -36,13 +36,13 @@ def executor(name: str) -> Iterator[torch.device]:
     if kind == "host":
         ops._executor = lambda device, work: _C.MaskExecutor.host(int(detail.split()[0]))
     elif kind == "emulated":
-        _C.emulator_order(getattr(_C.EmulatorOrder, detail))
+        _C.emulator_order(EMULATED.index(detail))
         ops._executor = lambda device, work: _C.MaskExecutor.emulated()
     try:
         yield torch.device("cuda" if kind == "cuda" else "cpu")
     finally:
         ops._executor = before
-        _C.emulator_order(_C.EmulatorOrder.forward)
+        _C.emulator_order(0)
 
 
 EXECUTORS = [

@@ -13,6 +13,7 @@ enum class Border : int32_t { Reflect, Repeat };
 // Whether a Gaussian of this deviation has, by the rule below, any weight beside the middle.
 inline bool gaussian_reaches(double sigma_px) {
   if (sigma_px <= 0) return false;
+  if (sigma_px > 0.25) return true;  // the rule's threshold is 0.2452
   const double beside = 2 * std::exp(-0.5 / (sigma_px * sigma_px));
   return beside > (1 + beside) / 2048;
 }
@@ -20,17 +21,20 @@ inline bool gaussian_reaches(double sigma_px) {
 // Half of a sampled, normalized Gaussian kernel: weight[0] in the middle, weight[k] at distance k on both sides.
 // It ends where what is left out is below 2^-11 of the whole, hence moves no channel by more than 0.13 / 255.
 inline int gaussian_half_kernel(double sigma_px, std::vector<float>& weight) {
-  static thread_local std::vector<double> w;
-  w.assign(1, 1.0);
+  static thread_local std::vector<double> memory;
+  const int taps = int(std::ceil(6 * sigma_px));
+  if (memory.size() <= size_t(taps)) memory.resize(size_t(taps) + 1);
+  double* const w = memory.data();
+  w[0] = 1.0;
   double total = 1.0;
-  for (int k = 1; k <= int(std::ceil(6 * sigma_px)); ++k) {
-    w.push_back(std::exp(-0.5 * k * k / (sigma_px * sigma_px)));
-    total += 2 * w.back();
+  for (int k = 1; k <= taps; ++k) {
+    w[k] = std::exp(-0.5 * k * k / (sigma_px * sigma_px));
+    total += 2 * w[k];
   }
-  int radius = int(w.size()) - 1;
+  int radius = taps;
   double tail = 0;
   while (radius > 0 && tail + 2 * w[radius] <= total / 2048) tail += 2 * w[radius--];
-  weight.resize(radius + 1);
+  weight.resize(size_t(radius) + 1);
   for (int k = 0; k <= radius; ++k) weight[k] = float(w[k] / (total - tail));
   return radius;
 }

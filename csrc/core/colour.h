@@ -93,5 +93,8 @@ FASTSSL_HD T posterize(T v, T step) {
 // pixels fits into 32 bits.
 constexpr int kLumaBits = 16;
 FASTSSL_HD int32_t luma_fixed(float value) { return int32_t(fused(value, float(1 << kLumaBits), 0.5f)); }
+FASTSSL_HD float mean_luma(int64_t sum, int32_t rows, int32_t columns) {
+  return float(double(sum) / (double(1 << kLumaBits) * rows * columns));
+}
 
 }  // namespace fastssl::core

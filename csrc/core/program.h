@@ -4,6 +4,7 @@
 // A program is plain data, but for the two arrays that belong to its Compiled.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
@@ -12,7 +13,9 @@
 
 #include "blur.h"
 #include "colour.h"
+#include "image.h"
 #include "plan.h"
+#include "resample.h"
 
 namespace fastssl::core {
 
@@ -32,9 +35,15 @@ constexpr int kMaxActions = 10;
 struct Actions {
   Action list[kMaxActions];
   int32_t count = 0;
-  void add(Op op, float value) {
-    if (count == kMaxActions) throw std::invalid_argument("a step stands twice in the order");
-    list[count++] = {op, value};
+  Actions() {}  // leaves the list as it is, which {} would clear
+  // Without a branch on `when`, which was drawn: written in any case, and counted only then.
+  void add(Op op, float value, bool when = true) {
+    if (count == kMaxActions) {
+      if (when) throw std::invalid_argument("a step stands twice in the order");
+      return;
+    }
+    list[count] = {op, value};
+    count += when;
   }
 };
 
@@ -71,6 +80,10 @@ inline std::string by(float height, float width) {
   return text(height) + " x " + text(width);
 }
 
+// Whether it is one of 0, 1, ..., most. Comparisons that hold for every drawn plan, and not one for each of the numbers, of
+// which the processor would guess some wrong.
+inline bool whole(float v, int most) { return v >= 0 && v <= float(most) && v == float(int(v)); }
+
 // Throws std::invalid_argument where the plan does not fit the image or cannot be rendered, in words that can follow a
 // sample's name and a colon. A plan that was drawn always passes; one that was edited may not.
 inline void check_plan(const ViewSpec& spec, const ViewPlan& plan, int height, int width, int channels) {
@@ -92,13 +105,12 @@ inline void check_plan(const ViewSpec& spec, const ViewPlan& plan, int height, i
            ") does not lie inside the image of " + by(plan.source_height, plan.source_width) +
            " pixels (height x width)");
   }
-  const auto is_flag = [](float v) { return v == 0 || v == 1; };
-  if (!is_flag(plan.flip_h) || !is_flag(plan.flip_v) || !is_flag(plan.grayscale))
+  if (!whole(plan.flip_h, 1) || !whole(plan.flip_v, 1) || !whole(plan.grayscale, 1))
     refuse("flip_h, flip_v and grayscale must be 0 or 1");
-  if (plan.turns != 0 && plan.turns != 1 && plan.turns != 2 && plan.turns != 3) refuse("turns must be 0, 1, 2 or 3");
+  if (!whole(plan.turns, 3)) refuse("turns must be 0, 1, 2 or 3");
   if (!(std::abs(plan.angle) <= 36000)) refuse("angle must be from -36000 to 36000 degrees");
   int seen = 0;
-  for (float which : plan.order) seen |= which == 0 || which == 1 || which == 2 || which == 3 ? 1 << int(which) : 16;
+  for (float which : plan.order) seen |= whole(which, 3) ? 1 << int(which) : 16;
   if (seen != 15) refuse("order0 to order3 must be a permutation of 0, 1, 2, 3");
   for (float factor : {plan.brightness, plan.contrast, plan.saturation}) {
     if (!(factor >= 0) || !std::isfinite(factor))
@@ -107,14 +119,14 @@ inline void check_plan(const ViewSpec& spec, const ViewPlan& plan, int height, i
   if (!(std::abs(plan.hue) <= 0.5f)) refuse("hue must be from -0.5 to 0.5, a part of the circle");
   if (!(plan.sigma_px >= 0 && plan.sigma_px <= 1000)) refuse("sigma_px must be from 0 to 1000");
   if (!(plan.solarize >= 0)) refuse("solarize must be a threshold of at least 0, or infinity for none");
-  if (!(plan.posterize >= 0 && plan.posterize <= kBits) || plan.posterize != std::floor(plan.posterize))
-    refuse("posterize must be a whole number of bits from 0 to 8");
+  if (!whole(plan.posterize, kBits)) refuse("posterize must be a whole number of bits from 0 to 8");
   const bool erased = plan.erase_height != 0 && plan.erase_width != 0;
   if (erased &&
       (!fits(plan.erase_top, plan.erase_height, spec.size) || !fits(plan.erase_left, plan.erase_width, spec.size)))
     refuse("erase_top, erase_left, erase_height and erase_width must lie inside the view");
   for (float edge : {plan.erase_top, plan.erase_left, plan.erase_height, plan.erase_width}) {
-    if (edge != std::floor(edge)) refuse("erase_top, erase_left, erase_height and erase_width must be whole numbers");
+    if (edge != 0 && edge != std::floor(edge))
+      refuse("erase_top, erase_left, erase_height and erase_width must be whole numbers");
   }
   if (!spec.mean.empty() && int(spec.mean.size()) != channels) {
     refuse("it has " + std::to_string(channels) + " channels, and Normalize has " + std::to_string(spec.mean.size()) +
@@ -124,38 +136,23 @@ inline void check_plan(const ViewSpec& spec, const ViewPlan& plan, int height, i
 
 // What the jitter and the like really do, in order; what would change nothing is left out.
 inline void add_jitter(const ViewPlan& plan, Actions& to) {
-  for (float which : plan.order) {
-    switch (Adjust(int(which))) {
-      case Adjust::Brightness:
-        if (plan.brightness != 1) to.add(Op::Brightness, plan.brightness);
-        break;
-      case Adjust::Contrast:
-        if (plan.contrast != 1) to.add(Op::Contrast, plan.contrast);
-        break;
-      case Adjust::Saturation:
-        if (plan.saturation != 1) to.add(Op::Saturation, plan.saturation);
-        break;
-      case Adjust::Hue:
-        if (plan.hue != 0) to.add(Op::Hue, hue_turn(plan.hue));
-        break;
-    }
-  }
+  static_assert(int(Op::Brightness) == int(Adjust::Brightness) && int(Op::Contrast) == int(Adjust::Contrast) &&
+                int(Op::Saturation) == int(Adjust::Saturation) && int(Op::Hue) == int(Adjust::Hue));
+  const float value[4] = {plan.brightness, plan.contrast, plan.saturation, hue_turn(plan.hue)};
+  const bool changes[4] = {plan.brightness != 1, plan.contrast != 1, plan.saturation != 1, plan.hue != 0};
+  for (float which : plan.order) to.add(Op(int(which)), value[int(which)], changes[int(which)]);
 }
 
 inline void add_step(Step step, const ViewSpec& spec, const ViewPlan& plan, Actions& to) {
   switch (step) {
     case Step::Jitter: return add_jitter(plan, to);
-    case Step::Grayscale:
-      if (plan.grayscale != 0) to.add(Op::Grayscale, 0);
-      return;
+    case Step::Grayscale: return to.add(Op::Grayscale, 0, plan.grayscale != 0);
     case Step::Blur:
       if (spec.blur == BlurKind::Gaussian && gaussian_reaches(plan.sigma_px)) to.add(Op::Blur, 0);
       // Three box filters one after the other, each with its own border.
       for (int i = 0; i < kBoxPasses && spec.blur == BlurKind::Box && plan.sigma_px > 0; ++i) to.add(Op::Blur, 0);
       return;
-    case Step::Solarize:
-      if (std::isfinite(plan.solarize)) to.add(Op::Solarize, plan.solarize);
-      return;
+    case Step::Solarize: return to.add(Op::Solarize, plan.solarize, std::isfinite(plan.solarize));
     case Step::Posterize:
       if (plan.posterize < kBits) to.add(Op::Posterize, float(1 << (kBits - int(plan.posterize))));
       return;
@@ -175,8 +172,12 @@ inline void compile_geometry(const ViewSpec& spec, const ViewPlan& plan, Program
   to.mirror_x = (plan.flip_h != 0) != (turns == 1 || turns == 2);
   to.mirror_y = (plan.flip_v != 0) != (turns == 3 || turns == 2);
   to.transposed = turns == 1 || turns == 3;
-  to.rotated = std::fmod(plan.angle, 360.0f) != 0;
   to.rotate_filter = spec.rotate_filter;
+  if (plan.angle == 0) {  // as what follows gives, without four calls
+    to.sine = plan.angle;
+    return;
+  }
+  to.rotated = std::fmod(plan.angle, 360.0f) != 0;
   const double radians = std::fmod(double(plan.angle), 360.0) * (3.14159265358979323846 / 180);
   to.cosine = float(std::cos(radians));
   to.sine = float(std::sin(radians));
@@ -226,6 +227,29 @@ inline void compile(const ViewSpec& spec, const ViewPlan& plan, int height, int 
   to.erase_height = int32_t(plan.erase_height);
   to.erase_width = int32_t(plan.erase_width);
   to.erase_value = spec.erase_value;
+}
+
+// What a program asks of the image's memory and of the batch's type. Throws std::invalid_argument as check_plan() does.
+inline void check_memory(const Program& program, const ImageView& image, DType dtype) {
+  if (program.before.count > 0 && !image.is_whole())
+    refuse("colours before the crop need all of the image, not a part of it");
+  if (!program.cropped && (image.height != program.size || image.width != program.size))
+    refuse("what follows a custom step must be " + by(float(program.size), float(program.size)) + " pixels");
+  if (dtype == DType::UInt8 && program.erase_height > 0 && !(program.erase_value >= 0 && program.erase_value <= 1))
+    refuse("uint8 cannot hold the value " + std::to_string(program.erase_value) +
+           " that Erase writes; take one from 0 to 1, or ask for a float type");
+}
+
+// The axis of a crop from `start` on, of which memory holds [from, from + extent) of the shrunk image.
+inline Axis crop_axis(const Program& program, const ImageView& image, double start, double length, int from,
+                      int extent) {
+  start /= image.shrink;
+  length /= image.shrink;
+  const int low = int(std::floor(start));
+  const int high = std::min(from + extent, std::max(int(std::ceil(start + length)), low + 1));
+  if (low < from || high <= low || start + length > from + extent + 1)
+    refuse("the part of the image that is in memory does not hold the crop");
+  return make_axis(start, length, program.size, low, high, program.filter);
 }
 
 }  // namespace fastssl::core

@@ -5,20 +5,21 @@
 #include <string>
 
 #include "../core/colour.h"
+#include "../core/passes.h"
 #include "../core/resample.h"
 
 // Note [Passes over a view]
-// A view is made some rows at a time, and they go through as many operations as they can while they lie in the nearest
-// cache. Two things end a pass, because they need more than these rows: contrast needs the mean of all that came before it,
-// and blur needs the rows around. So a view is: a source of rows (the resampled crop, a frame in memory, or a frame blurred
-// or rotated), then operations on the rows, then a sink (a frame in memory, or the output). Usually two or three passes.
-// Where colours come before the crop, the source goes through such passes first, at its own size.
+// A pass (core/passes.h) is made some rows at a time, and they go through all its operations while they lie in the nearest
+// cache: from a source of rows (the resampled crop, the image, a frame in memory, or a frame blurred or rotated) to a sink (a
+// frame in memory, or the output).
 
 namespace fastssl::cpu {
 
 using core::Action;
 using core::Actions;
+using core::From;
 using core::Op;
+using core::Pass;
 
 namespace {
 
@@ -33,12 +34,6 @@ int reflect(int i, int n) {
   if (i < 0) i += period;
   return i < n ? i : period - i;
 }
-
-float unit_of(PixelType type) {
-  return type == PixelType::UInt8 ? 1.0f / 255 : type == PixelType::UInt16 ? 1.0f / 65535 : 1.0f;
-}
-
-enum class From { Crop, Image, Memory, Blurred, Rotated };
 
 }  // namespace
 
@@ -63,17 +58,6 @@ struct Renderer::View {
   }
 
   // Resampling
-
-  // The axis of a crop that begins at `start` of the shrunk image, of which memory holds [from, from + extent).
-  core::Axis axis(double start, double length, int from, int extent) const {
-    start /= image.shrink;
-    length /= image.shrink;
-    const int low = int(std::floor(start));
-    const int high = std::min(from + extent, std::max(int(std::ceil(start + length)), low + 1));
-    if (low < from || high <= low || start + length > from + extent + 1)
-      core::refuse("the part of the image that is in memory does not hold the crop");
-    return core::make_axis(start, length, program.size, low, high, program.filter);
-  }
 
   // Each output's weights as they come.
   TapTable taps_of(const core::Axis& axis, Taps& memory, Scratch<float>& weights, float unit) {
@@ -116,26 +100,24 @@ struct Renderer::View {
   // `frame` is the source where colours came before the crop, else null.
   void prepare_crop(const Rows* frame) {
     const PixelType type = frame ? PixelType::Float32 : image.type;
-    const core::Axis x_axis =
-        axis(program.left, program.width, frame ? 0 : image.left, frame ? frame->columns : image.columns);
-    const core::Axis y_axis =
-        axis(program.top, program.height, frame ? 0 : image.top, frame ? frame->count : image.rows);
+    const core::Axis x_axis = core::crop_axis(program, image, program.left, program.width, image.left, image.columns);
+    const core::Axis y_axis = core::crop_axis(program, image, program.top, program.height, image.top, image.rows);
     int low = 0, high = 0;
     crop.x = even(taps_of(x_axis, own.x_, own.x_.ragged, 1.0f), own.x_, low, high);
-    crop.y = taps_of(y_axis, own.y_, own.y_.weight, unit_of(type));
+    crop.y = taps_of(y_axis, own.y_, own.y_.weight, core::unit_of(type));
     crop.type = type;
     crop.columns = high - low;
     crop.size = program.size;
     crop.mirror_x = program.mirror_x;
     crop.mirror_y = program.mirror_y;
     crop.transposed = program.transposed;
-    const bool planar = type == PixelType::Float32;
+    const bool planar = frame || image.plane != 0;
     crop.channels = planar ? 1 : image.channels;
     planes = planar ? image.channels : 1;
     crop.stride = frame ? frame->row * int64_t(sizeof(float)) : image.stride;
-    plane_bytes = frame ? frame->channel * int64_t(sizeof(float)) : image.stride * image.rows;
+    plane_bytes = frame ? frame->channel * int64_t(sizeof(float)) : image.plane;
     const char* base = frame ? reinterpret_cast<const char*>(frame->data) : static_cast<const char*>(image.pixels);
-    const int64_t top = frame ? 0 : image.top, left = low - (frame ? 0 : image.left);
+    const int64_t top = image.top, left = low - image.left;
     crop.pixels = base - top * crop.stride + left * crop.channels * pixel_size(type);
     own.scratch_.at_least(size_t(kernels.resample_scratch(crop.columns, crop.channels)));
   }
@@ -162,11 +144,10 @@ struct Renderer::View {
   // Sources of rows
 
   void load(int i, const Rows& to) {
-    const bool planar = image.type == PixelType::Float32;
     const char* row = static_cast<const char*>(image.pixels) + i * image.stride;
-    if (!planar) return kernels.load(row, image.type, image.columns, image.channels, to.data, to.channel);
+    if (image.plane == 0) return kernels.load(row, image.type, image.columns, image.channels, to.data, to.channel);
     for (int c = 0; c < image.channels; ++c)
-      kernels.load(row + c * image.stride * image.rows, image.type, image.columns, 1, to.at(0, c), 0);
+      kernels.load(row + c * image.plane, image.type, image.columns, 1, to.at(0, c), 0);
   }
 
   // Which row and column lies beyond the border, for the blur.
@@ -246,75 +227,51 @@ struct Renderer::View {
     }
   }
 
-  // Passes over `rows` x `columns` from `from` on, through `actions`, to the output or to a frame, which is returned. `held`
-  // is the frame that holds the picture, if any does.
-  Rows run(const Actions& actions, From from, int rows, int columns, Scratch<float>* memory, int held, bool to_output) {
-    float mean = 0;
-    bool mean_known = false;
-    for (int at = 0;;) {
-      const int begin = at;
-      bool known = mean_known;
-      while (at < actions.count && actions.list[at].op != Op::Blur && (actions.list[at].op != Op::Contrast || known)) {
-        known = false;
-        ++at;
-      }
-      const bool last = at == actions.count;
-      const bool to_mean = !last && actions.list[at].op == Op::Contrast;
-      const bool elsewhere = from == From::Blurred || from == From::Rotated;
-      const bool passing = last && to_output && from != From::Memory;  // no frame is needed any more
-      const Rows source = from == From::Crop || from == From::Image ? Rows{} : rows_of(memory[held], rows, columns);
-      if (elsewhere) held = 1 - held;
-      const Rows frame = passing ? rows_of(own.block_, kernels.lanes, columns) : rows_of(memory[held], rows, columns);
-      int64_t luma = 0;
-      for (int i = 0; i < rows; i += kernels.lanes) {
-        const int count = std::min(kernels.lanes, rows - i);
-        const Rows block = frame.part(passing ? 0 : i, count);
-        if (from == From::Crop) resample(i, count, block);
-        const int strip = std::clamp(kStrip / int(frame.row), 1, count);
-        for (int j = 0; j < count; j += strip) {
-          const Rows some = block.part(j, std::min(strip, count - j));
-          for (int k = 0; k < some.count; ++k) {
-            if (from == From::Image) load(i + j + k, some.part(k, 1));
-            if (from == From::Blurred) blur_row(source, i + j + k, some.part(k, 1));
-            if (from == From::Rotated) {
-              kernels.rotate(source, i + j + k, program.rotate_filter, program.cosine, program.sine, some.part(k, 1));
-            }
+  // `mean` is that of the pass before, where that one has summed, and becomes that of this one.
+  void run(const Pass& pass, float& mean) {
+    const Actions& actions = pass.source ? program.before : program.after;
+    const int rows = pass.source ? image.rows : program.size, columns = pass.source ? image.columns : program.size;
+    Scratch<float>* memory = pass.source ? own.source_ : own.view_;
+    Rows source{};
+    if (pass.from == From::Crop) {
+      if (pass.reads >= 0) source = rows_of(own.source_[pass.reads], image.rows, image.columns);
+      prepare_crop(pass.reads >= 0 ? &source : nullptr);
+    } else if (pass.reads >= 0) {
+      source = rows_of(memory[pass.reads], rows, columns);
+    }
+    if (pass.from == From::Blurred) prepare_blur(rows, columns);
+    const bool to_output = pass.writes < 0;
+    const bool passing = to_output && pass.from != From::Memory;  // no frame is needed any more
+    const Rows frame = passing ? rows_of(own.block_, kernels.lanes, columns)
+                               : rows_of(memory[to_output ? pass.reads : pass.writes], rows, columns);
+    if (pass.from == From::Crop && (program.transposed || program.rotated)) return resample_all(frame);
+    int64_t luma = 0;
+    for (int i = 0; i < rows; i += kernels.lanes) {
+      const int count = std::min(kernels.lanes, rows - i);
+      const Rows block = frame.part(passing ? 0 : i, count);
+      if (pass.from == From::Crop) resample(i, count, block);
+      const int strip = std::clamp(kStrip / int(frame.row), 1, count);
+      for (int j = 0; j < count; j += strip) {
+        const Rows some = block.part(j, std::min(strip, count - j));
+        for (int k = 0; k < some.count; ++k) {
+          if (pass.from == From::Image) load(i + j + k, some.part(k, 1));
+          if (pass.from == From::Blurred) blur_row(source, i + j + k, some.part(k, 1));
+          if (pass.from == From::Rotated) {
+            kernels.rotate(source, i + j + k, program.rotate_filter, program.cosine, program.sine, some.part(k, 1));
           }
-          for (int k = begin; k < at; ++k) apply(actions.list[k], mean, some);
-          if (to_mean) luma += kernels.luma_sum(some);
-          if (last && to_output) store(some, i + j);
         }
-      }
-      if (last) return frame;
-      mean_known = to_mean;
-      from = From::Memory;
-      if (to_mean) {
-        mean = float(double(luma) / (double(1 << core::kLumaBits) * rows * columns));
-      } else {
-        prepare_blur(rows, columns);
-        from = From::Blurred;
-        ++at;
+        for (int k = pass.begin; k < pass.end; ++k) apply(actions.list[k], mean, some);
+        if (pass.sums) luma += kernels.luma_sum(some);
+        if (to_output) store(some, i + j);
       }
     }
+    if (pass.sums) mean = core::mean_luma(luma, rows, columns);
   }
 
   void run() {
-    const int size = program.size;
-    if (!program.cropped) {
-      run(program.after, From::Image, size, size, own.view_, 0, true);
-    } else {
-      Rows source{};
-      if (program.before.count > 0) {
-        source = run(program.before, From::Image, image.rows, image.columns, own.source_, 0, false);
-      }
-      prepare_crop(program.before.count > 0 ? &source : nullptr);
-      From from = From::Crop;
-      if (program.transposed || program.rotated) {
-        resample_all(rows_of(own.view_[0], size, size));
-        from = program.rotated ? From::Rotated : From::Memory;
-      }
-      run(program.after, from, size, size, own.view_, 0, true);
-    }
+    const core::Passes passes = core::list_passes(program);
+    float mean = 0;
+    for (int i = 0; i < passes.count; ++i) run(passes.list[i], mean);
     if (program.erase_height > 0) erase();
   }
 };
@@ -322,17 +279,7 @@ struct Renderer::View {
 void Renderer::render(const ImageView& image, const core::ViewSpec& spec, const core::ViewPlan& plan, const Output& out,
                       int64_t position) {
   core::compile(spec, plan, image.height, image.width, image.channels, program_);
-  const bool whole = image.shrink == 1 && image.top == 0 && image.left == 0 && image.rows == image.height &&
-                     image.columns == image.width;
-  if (program_.before.count > 0 && !whole)
-    core::refuse("colours before the crop need all of the image, not a part of it");
-  if (!program_.cropped && (image.height != program_.size || image.width != program_.size))
-    core::refuse("what follows a custom step must be " + core::by(float(program_.size), float(program_.size)) +
-                 " pixels");
-  if (out.dtype == DType::UInt8 && program_.erase_height > 0 &&
-      !(program_.erase_value >= 0 && program_.erase_value <= 1))
-    core::refuse("uint8 cannot hold the value " + std::to_string(program_.erase_value) +
-                 " that Erase writes; take one from 0 to 1, or ask for a float type");
+  core::check_memory(program_, image, out.dtype);
   View view{*this, program_, image, out, position};
   view.run();
 }

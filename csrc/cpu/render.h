@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../core/image.h"
 #include "../core/plan.h"
 #include "../core/program.h"
 #include "memory.h"
@@ -11,33 +12,8 @@
 
 namespace fastssl::cpu {
 
-// An image in memory, or a part of it, or a smaller copy of it. Crops always speak of the image that was drawn for: its
-// height and width. Memory holds `rows` x `columns` pixels, from (top, left) on, of that image shrunk by `shrink`, where pixel
-// (i, j) is the mean of the pixels from (i * shrink, j * shrink) to before ((i + 1) * shrink, (j + 1) * shrink).
-struct ImageView {
-  const void* pixels = nullptr;
-  int height = 0, width = 0;  // of the whole image, not shrunk
-  int64_t stride = 0;         // bytes from row to row
-  PixelType type = PixelType::UInt8;
-  int channels = 3;
-  int shrink = 1;                               // 1, 2, 4 or 8
-  int top = 0, left = 0, rows = 0, columns = 0;  // of the shrunk image; all of it by whole()
-
-  // Says that memory holds the whole image.
-  ImageView& whole() {
-    rows = (height + shrink - 1) / shrink;
-    columns = (width + shrink - 1) / shrink;
-    return *this;
-  }
-};
-
-// Where the views of a batch go: view i of size S begins at data + i * C * S * S elements,
-// C being the channels of the image.
-struct Output {
-  void* data = nullptr;
-  DType dtype = DType::Float32;
-  bool channels_last = false;
-};
+using core::ImageView;
+using core::Output;
 
 // Renders views one after another; owns the memory between the passes. One per thread.
 class Renderer {

@@ -6,23 +6,15 @@
 
 #include <cstdint>
 
+#include "../core/image.h"
 #include "../core/plan.h"
 
 namespace fastssl::cpu {
 
-enum class DType : int32_t { Float32, Float16, BFloat16, UInt8 };
-
-constexpr int64_t dtype_size(DType dtype) { return dtype == DType::Float32 ? 4 : dtype == DType::UInt8 ? 1 : 2; }
-
-enum class PixelType : int32_t {
-  UInt8,  // interleaved
-  UInt16,  // interleaved, 65535 is 1
-  Float32,  // planar, in [0, 1]: what a custom step returned
-};
-
-constexpr int64_t pixel_size(PixelType type) {
-  return type == PixelType::Float32 ? 4 : type == PixelType::UInt16 ? 2 : 1;
-}
+using core::DType;
+using core::dtype_size;
+using core::pixel_size;
+using core::PixelType;
 
 // Rows of floats: channel c of row i begins at data + i * row + c * channel.
 struct Rows {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../core/macros.h"
+#include "../core/rotate.h"
 #include "rows.h"
 
 namespace fastssl::cpu {
@@ -64,38 +65,14 @@ void blur_horizontal(const float* row, const float* weight, int radius, int n, f
   for (int k = 4; k < radius; k += 4) blur_horizontal_some<false>(row - k, row + k, weight + k, radius - k, n, out);
 }
 
-// A pixel of one channel, black outside.
-FASTSSL_HD float pixel_or_black(const Rows& from, int c, int i, int j) {
-  const bool inside = i >= 0 && j >= 0 && i < from.count && j < from.columns;
-  return inside ? from.at(i, c)[j] : 0.0f;
-}
-
-// Whole part and rest of a coordinate that is not much below zero, without the library's floor.
-FASTSSL_HD int floor_of(float v) {
-  const int whole = int(v);
-  return float(whole) > v ? whole - 1 : whole;
-}
-
 void rotate(const Rows& from, int i, core::RotateFilter filter, float cosine, float sine, const Rows& out) {
-  const float middle = 0.5f * float(from.columns);
-  const float y = float(i) + 0.5f - middle;
   for (int j = 0; j < from.columns; ++j) {
-    const float x = float(j) + 0.5f - middle;
-    // Turned back: clockwise, with y pointing down.
-    const float source_x = fused(cosine, x, -(sine * y)) + middle;
-    const float source_y = fused(sine, x, cosine * y) + middle;
-    if (filter == core::RotateFilter::Nearest) {
-      const int row = floor_of(source_y), column = floor_of(source_x);
-      for (int c = 0; c < from.channels; ++c) out.at(0, c)[j] = pixel_or_black(from, c, row, column);
-      continue;
-    }
-    const int row = floor_of(source_y - 0.5f), column = floor_of(source_x - 0.5f);
-    const float down = source_y - 0.5f - float(row), right = source_x - 0.5f - float(column);
+    const core::Turned at = core::turned(i, j, from.columns, filter, cosine, sine);
     for (int c = 0; c < from.channels; ++c) {
-      const float a = pixel_or_black(from, c, row, column), b = pixel_or_black(from, c, row, column + 1);
-      const float d = pixel_or_black(from, c, row + 1, column), e = pixel_or_black(from, c, row + 1, column + 1);
-      const float above = fused(right, b - a, a), below = fused(right, e - d, d);
-      out.at(0, c)[j] = fused(down, below - above, above);
+      // Black outside.
+      out.at(0, c)[j] = core::sample(at, filter, [&](int y, int x) {
+        return y >= 0 && x >= 0 && y < from.count && x < from.columns ? from.at(y, c)[x] : 0.0f;
+      });
     }
   }
 }

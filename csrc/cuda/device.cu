@@ -1,17 +1,10 @@
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-
 #include "device.h"
+#include "on_device.h"
 #include "probe.h"
 
 namespace fastssl::cuda {
 
 namespace {
-
-void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
 
 // Device memory that is freed on every way out.
 class DeviceFloats {
@@ -47,7 +40,7 @@ DeviceInfo device_info(int device) {
 }
 
 void core_probe(int device, const float* pixels, int64_t n, float factor, float* out) {
-  check(cudaSetDevice(device), "choosing the device");
+  const OnDevice on(device);
   const DeviceFloats in(3 * n), result(kProbeOutputs * n);
   check(cudaMemcpy(in.data, pixels, size_t(3 * n) * sizeof(float), cudaMemcpyHostToDevice), "copying to the device");
   probe_kernel<<<unsigned((n + 255) / 256), 256>>>(in.data, n, factor, result.data);

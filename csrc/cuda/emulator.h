@@ -10,6 +10,8 @@
 #include <functional>
 
 #define FASTSSL_DEVICE inline
+#define FASTSSL_UNROLL(n)
+#define FASTSSL_UNROLL_ALL
 
 namespace fastssl::cuda::emulator {
 

@@ -1,6 +1,7 @@
 // What a kernel needs of the machine: blocks, threads, shared memory, barriers, shuffles.
 //
-// A kernel is a struct of its parameters with `kThreads`, the threads of a block, and a call operator, which every thread of
+// A kernel is a struct of its parameters with `kThreads`, the threads of a block, `kBlocks`, how many of
+// them a multiprocessor must be able to hold, and a call operator, which every thread of
 // every block runs; grid::launch() starts it. Compiled by nvcc, the functions here are CUDA's own. Elsewhere they are supplied
 // by emulator.h, so that the same source runs on the host, where the tests and the sanitizers see it.
 #pragma once
@@ -17,6 +18,10 @@
 #include <string>
 
 #define FASTSSL_DEVICE __device__ __forceinline__
+// Before a loop: made into so many copies of its body, or into all of them.
+#define FASTSSL_UNROLL(n) _Pragma(FASTSSL_PRAGMA(unroll n))
+#define FASTSSL_UNROLL_ALL _Pragma("unroll")
+#define FASTSSL_PRAGMA(text) #text
 
 namespace fastssl::cuda {
 namespace {
@@ -39,7 +44,7 @@ FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
 }
 
 template <typename Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads) run(const Kernel kernel) {
+__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) run(const Kernel kernel) {
   kernel();
 }
 

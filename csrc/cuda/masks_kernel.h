@@ -75,7 +75,7 @@ FASTSSL_DEVICE const uint64_t* sorted_ranks(const core::DrawKey& key, int32_t ce
 }
 
 struct CellsKernel {
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = kBlockThreads, kBlocks = 8;
   core::CellsJob job;
 
   FASTSSL_DEVICE void operator()() const {
@@ -89,7 +89,7 @@ struct CellsKernel {
 };
 
 struct TokensKernel {
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = kBlockThreads, kBlocks = 8;
   core::TokensJob job;
 
   FASTSSL_DEVICE void operator()() const {
@@ -107,7 +107,7 @@ struct TokensKernel {
 };
 
 struct PrefixKernel {
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = kBlockThreads, kBlocks = 8;
   core::PrefixJob job;
 
   FASTSSL_DEVICE void operator()() const {
@@ -118,7 +118,7 @@ struct PrefixKernel {
 };
 
 struct InverseBlockKernel {
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = kBlockThreads, kBlocks = 8;
   core::InverseBlockJob job;
 
   FASTSSL_DEVICE void operator()() const {
@@ -146,7 +146,7 @@ struct InverseBlockKernel {
 
 // A thread a sample.
 struct CountsKernel {
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = kBlockThreads, kBlocks = 8;
   core::CountsJob job;
 
   FASTSSL_DEVICE void operator()() const {
@@ -163,7 +163,7 @@ struct CountsKernel {
 
 // A thread a sample, which finds its rank by looking at all others: no sort is faster for batches of usual size.
 struct ExactCountsKernel {
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = kBlockThreads, kBlocks = 8;
   core::CountsJob job;
   int64_t masked;
 
@@ -178,7 +178,7 @@ struct ExactCountsKernel {
 };
 
 struct BlocksKernel {
-  static constexpr int kThreads = kWarpThreads;
+  static constexpr int kThreads = kWarpThreads, kBlocks = 16;
   core::BlocksJob job;
 
   FASTSSL_DEVICE void operator()() const {
@@ -193,7 +193,7 @@ struct BlocksKernel {
 };
 
 struct MultiBlockKernel {
-  static constexpr int kThreads = kWarpThreads;
+  static constexpr int kThreads = kWarpThreads, kBlocks = 16;
   core::MultiBlockJob job;
 
   FASTSSL_DEVICE void operator()() const {
@@ -220,7 +220,7 @@ struct MultiBlockKernel {
 
 // A block a row. Each thread has as many places, one after the other; a scan says how many set ones come before its own.
 struct PartitionKernel {
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = kBlockThreads, kBlocks = 8;
   static constexpr int kShared = 2 * kThreads * sizeof(int32_t);
   core::PartitionJob job;
 

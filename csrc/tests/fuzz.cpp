@@ -241,6 +241,7 @@ struct Image {
     const int64_t row = cpu::row_bytes(view);
     const bool planar = type == cpu::PixelType::Float32;
     view.stride = planar ? row / view.channels : row + 2 * int64_t(seed % 3);
+    view.plane = planar ? view.stride * view.rows : 0;
     pixels.resize(size_t(view.stride) * size_t(view.rows - 1) * 1 + size_t(planar ? view.stride : row));
     if (planar) pixels.resize(size_t(view.stride) * size_t(view.rows) * size_t(view.channels));
     // Noise, or one of two extremes in blocks, from which overflow comes most easily.

@@ -110,6 +110,7 @@ void fill(Case& c, uint32_t seed) {
   cpu::ImageView& image = c.image;
   const bool planar = image.type == cpu::PixelType::Float32;
   image.stride = planar ? 4 * int64_t(image.columns) : cpu::row_bytes(image);
+  image.plane = planar ? image.stride * image.rows : 0;
   const size_t values = size_t(image.rows) * size_t(image.columns) * size_t(image.channels);
   c.pixels.assign((values * size_t(cpu::pixel_size(image.type)) + 3) / 4, 0.0f);
   // At the end of that memory, so that reading one value too much is noticed.
@@ -180,7 +181,11 @@ void make_case(Case& c, uint32_t number) {
   key.index = number;
   core::draw_views(c.specs, 2, key, c.height, c.width, c.plans);
   c.plans[1].turns = float(c.of[kTurns]);
-  c.image = cpu::ImageView{nullptr, c.height, c.width, 0, cpu::PixelType(c.of[kPixels]), c.channels};
+  c.image = cpu::ImageView{};
+  c.image.height = c.height;
+  c.image.width = c.width;
+  c.image.type = cpu::PixelType(c.of[kPixels]);
+  c.image.channels = c.channels;
   set_memory(c, c.of[kMemory]);
   fill(c, number);
 }

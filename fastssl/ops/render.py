@@ -11,9 +11,21 @@ import torch
 from torch import Tensor
 
 from fastssl._native import _C, PLAN_FIELDS
+from fastssl.ops import render_cuda
+from fastssl.ops.pixels import channels_of, device_of, locate
 from fastssl.ops.threads import check_threads, get_num_threads
 
-__all__ = ["DTYPES", "Encodable", "check_format", "encode_recipe", "native_views", "render", "render_after"]
+__all__ = [
+    "DTYPES",
+    "Encodable",
+    "check_format",
+    "encode_recipe",
+    "check_plan",
+    "native_views",
+    "new_outputs",
+    "render",
+    "render_after",
+]
 
 DTYPES = {
     torch.float32: _C.DType.float32,
@@ -65,7 +77,7 @@ Part = Literal["all", "before_custom", "after_custom"]
 
 
 @functools.lru_cache(maxsize=256)
-def native_views(encoded: str, part: Part = "all") -> tuple[Any, ...]:
+def native_views(encoded: str, part: str = "all") -> tuple[Any, ...]:
     """The native form of an encoded recipe, or of what comes before or after the steps of the user's own."""
     specs: list[Any] = []
     for fields in json.loads(encoded):
@@ -102,7 +114,7 @@ def check_format(who: str, encoded: str, dtype: torch.dtype) -> None:
 
 
 def render(
-    images: Sequence[Tensor],
+    images: Sequence[Tensor] | Tensor,
     plan: Any,
     recipe: Sequence[Encodable],
     *,
@@ -116,9 +128,10 @@ def render(
     The same images, plan and recipe give the same bytes, whatever the number of threads.
 
     Args:
-        images: B images of any sizes, (H, W, C), uint8 or uint16 (65535 is 1), on the CPU, each with contiguous rows. All have
-            as many channels; contrast, saturation, hue and grayscale need three.
-        plan: What was drawn, for B images and V views: a `Plan` or its `data`.
+        images: B images of any sizes, (H, W, C), uint8, uint16 (65535 is 1), or float32 in [0, 1]; or one tensor, (B, H, W, C).
+            All on one device, the CPU or a GPU, with as many channels; contrast, saturation, hue and grayscale need three.
+            The channels of a pixel lie side by side, or are planes, as in (C, H, W) tensors seen through `permute(1, 2, 0)`.
+        plan: What was drawn, for B images and V views: a `Plan` or its `data`, on the CPU.
         recipe: V views.
         dtype: float32, float16, bfloat16, or uint8 (which needs views that are not normalized).
         channels_last: Whether the memory of the result is in the order (B, S, S, C).
@@ -126,24 +139,19 @@ def render(
         out: V tensors to write into, of the result's shapes, type and memory format; None for new ones.
 
     Returns:
-        V tensors, (B, C, S, S), S being the view's size; `out` if that was given.
+        V tensors, (B, C, S, S), S being the view's size, on the images' device; `out` if that was given. A GPU makes them in the
+        order of torch's current stream on it, and the call does not wait; its values are those of the CPU, bit for bit.
 
     Raises:
         ValueError: The plan does not fit the images or the recipe, or the type cannot be had.
-        TypeError: An image is not (H, W, C) uint8 or uint16.
+        TypeError: An image is not (H, W, C), uint8, uint16 or float32.
+        RuntimeError: The images are on a GPU, and this build has no CUDA.
 
     Max error: 1/255 of the range of a channel before normalization, against float64, but where a value lies at a threshold of
         solarize or posterize, or a rotation's nearest pixel is undecided, to 1e-3 of a channel and 1e-4 pixels.
     """
     encoded = encode_recipe(recipe)
-    data: Tensor = getattr(plan, "data", plan)
-    if not isinstance(data, Tensor) or data.dtype != torch.float32:
-        raise TypeError("render: plan must be a Plan, or its data, a float32 tensor.")
-    if data.shape != (len(images), len(recipe), len(PLAN_FIELDS)):
-        raise ValueError(
-            f"render: the plan has shape {tuple(data.shape)}; {len(images)} images, {len(recipe)} views and "
-            f"{len(PLAN_FIELDS)} numbers a view need {(len(images), len(recipe), len(PLAN_FIELDS))}."
-        )
+    data = check_plan(plan, images, recipe)
     count = 0 if threads is None else check_threads("render", threads)  # 0: decided when it runs
     check_format("render", encoded, dtype)
     if out is not None:
@@ -151,10 +159,25 @@ def render(
     if any(view.custom is not None for view in recipe):
         return _render_custom(images, data, recipe, dtype, channels_last, count, out)
     if out is not None:
-        _render_into(list(images), data, encoded, "all", dtype, channels_last, count, out)
+        _render_into(images, data, encoded, "all", dtype, channels_last, count, out)
         return list(out)
-    call = _render_op if torch.compiler.is_compiling() else _render
-    return call(list(images), data, encoded, "all", dtype, channels_last, count)
+    if not torch.compiler.is_compiling():
+        return _render(images, data, encoded, "all", dtype, channels_last, count)
+    return _render_op(list(images), data, encoded, "all", dtype, channels_last, count)
+
+
+def check_plan(plan: Any, images: Sequence[Tensor] | Tensor, recipe: Sequence[Encodable]) -> Tensor:
+    """A plan's numbers, contiguous. Raises TypeError or ValueError where they do not fit the number of images and views."""
+    data: Tensor = getattr(plan, "data", plan)
+    if not isinstance(data, Tensor) or data.dtype != torch.float32 or data.device.type != "cpu":
+        got = f"{data.dtype}, on {data.device}" if isinstance(data, Tensor) else type(data).__name__
+        raise TypeError(f"render: plan must be a Plan, or its data, a float32 tensor on the CPU; got {got}.")
+    if data.shape != (len(images), len(recipe), len(PLAN_FIELDS)):
+        raise ValueError(
+            f"render: the plan has shape {tuple(data.shape)}; {len(images)} images, {len(recipe)} views and "
+            f"{len(PLAN_FIELDS)} numbers a view need {(len(images), len(recipe), len(PLAN_FIELDS))}."
+        )
+    return data.contiguous()
 
 
 def render_after(
@@ -187,7 +210,7 @@ def render_after(
         )
     if not torch.compiler.is_compiling() and not bool(result.isfinite().all()):
         raise ValueError("View: the custom step returned values that are infinite or not a number.")
-    images = list(result.detach().cpu().clamp(0, 1).contiguous().unbind(0))
+    images = list(result.detach().to(batch.device).clamp(0, 1).contiguous().permute(0, 2, 3, 1).unbind(0))
     count = 0 if threads is None else check_threads("render", threads)
     arguments = (images, plan[:, None], encode_recipe([view], [0]), "after_custom", dtype, channels_last, count)
     if out is not None:
@@ -198,7 +221,7 @@ def render_after(
 
 
 def _render_custom(
-    images: Sequence[Tensor],
+    images: Sequence[Tensor] | Tensor,
     plan: Tensor,
     recipe: Sequence[Encodable],
     dtype: torch.dtype,
@@ -236,53 +259,61 @@ def _render_custom(
     return results  # type: ignore[return-value]
 
 
-def _channels(images: Sequence[Tensor]) -> int:
-    """Of the images, (H, W, C), or of views, (C, S, S), which are float."""
-    if not images or not isinstance(images[0], Tensor) or images[0].dim() != 3:
-        return 3
-    return images[0].shape[0 if images[0].is_floating_point() else 2]
-
-
 def _check_out(
-    out: Sequence[Tensor], images: Sequence[Tensor], encoded: str, dtype: torch.dtype, channels_last: bool
+    out: Sequence[Tensor], images: Sequence[Tensor] | Tensor, encoded: str, dtype: torch.dtype, channels_last: bool
 ) -> None:
     views = native_views(encoded)
     if len(out) != len(views):
         raise ValueError(f"render: out has {len(out)} tensors; the recipe has {len(views)} views.")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for i, (tensor, view) in enumerate(zip(out, views, strict=True)):
-        shape = (len(images), _channels(images), view.size, view.size)
-        right = tensor.shape == shape and tensor.dtype == dtype and tensor.device.type == "cpu"
+        shape, device = (len(images), channels_of(images), view.size, view.size), device_of(images)
+        right = tensor.shape == shape and tensor.dtype == dtype and tensor.device == device
         if not right or not tensor.is_contiguous(memory_format=layout):
             raise ValueError(
                 f"render: out[{i}] is {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}, with strides {tensor.stride()}; "
-                f"it must be {shape}, {dtype}, on the CPU, in {layout}."
+                f"it must be {shape}, {dtype}, on {device}, in {layout}."
             )
 
 
-def _outputs(
-    images: Sequence[Tensor], encoded: str, dtype: torch.dtype, channels_last: bool, channels: int
+def new_outputs(
+    images: Sequence[Tensor] | Tensor, encoded: str, dtype: torch.dtype, channels_last: bool
 ) -> list[Tensor]:
+    """Tensors for the views of these images, on their device."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return [
-        torch.empty((len(images), channels, view.size, view.size), dtype=dtype, memory_format=layout)
-        for view in native_views(encoded)
-    ]
+    form: dict[str, Any] = {"dtype": dtype, "memory_format": layout, "device": device_of(images)}
+    shape = (len(images), channels_of(images))
+    return [torch.empty((*shape, view.size, view.size), **form) for view in native_views(encoded)]
 
 
 def _render(
-    images: list[Tensor], plan: Tensor, recipe: str, part: str, dtype: torch.dtype, channels_last: bool, threads: int
+    images: Sequence[Tensor] | Tensor,
+    plan: Tensor,
+    recipe: str,
+    part: str,
+    dtype: torch.dtype,
+    channels_last: bool,
+    threads: int,
 ) -> list[Tensor]:
-    out = _outputs(images, recipe, dtype, channels_last, _channels(images))
+    out = new_outputs(images, recipe, dtype, channels_last)
     _render_into(images, plan, recipe, part, dtype, channels_last, threads, out)
     return out
 
 
-_PIXEL_TYPES = {torch.uint8: _C.PixelType.uint8, torch.uint16: _C.PixelType.uint16}
+def _check_range(images: Sequence[Tensor] | Tensor) -> None:
+    for i, image in enumerate(images):
+        if image.dtype != torch.float32 or not image.numel():
+            continue
+        low, high = (float(v) for v in image.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"render: image {i} has values from {low:g} to {high:g}; float32 images are in [0, 1]: divide one that "
+                "counts to 255 by 255, or give it as uint8."
+            )
 
 
 def _render_into(
-    images: list[Tensor],
+    images: Sequence[Tensor] | Tensor,
     plan: Tensor,
     recipe: str,
     part: str,
@@ -291,35 +322,19 @@ def _render_into(
     threads: int,
     out: Sequence[Tensor],
 ) -> None:
-    channels = _channels(images)
-    table = []
-    for i, image in enumerate(images):
-        if not isinstance(image, Tensor):
-            raise TypeError(
-                f"render: image {i} is a {type(image).__name__}; images are uint8 tensors, (H, W, 3), which "
-                "fastssl.ops.to_image makes."
-            )
-        if part == "after_custom":  # a view, (C, S, S), float32, contiguous
-            size = image.shape[2]
-            table.append((image.data_ptr(), image.shape[1], size, 4 * size, channels, _C.PixelType.float32))
-            continue
-        if image.dtype not in _PIXEL_TYPES or image.dim() != 3 or image.device.type != "cpu":
-            raise TypeError(
-                f"render: image {i} is {image.dtype}, {tuple(image.shape)}, on {image.device}; images are uint8 or uint16, "
-                "(H, W, C), on the CPU. fastssl.ops.to_image makes them from arrays, PIL images, bytes and paths."
-            )
-        if image.shape[2] != channels:
-            raise ValueError(
-                f"render: image {i} has {image.shape[2]} channels, and image 0 has {channels}; a batch needs as many in each."
-            )
-        if image.stride(2) != 1 or image.stride(1) != channels:
-            image = images[i] = image.contiguous()
-        stride = image.stride(0) * image.itemsize
-        table.append((image.data_ptr(), image.shape[0], image.shape[1], stride, channels, _PIXEL_TYPES[image.dtype]))
+    pixels = locate(images)
     plan = plan.contiguous()
+    specs = native_views(recipe, part)
+    if out and out[0].device.type == "cuda":
+        render_cuda.launch(pixels, plan, specs, out, DTYPES[dtype], channels_last)
+        return
+    if part != "after_custom":
+        _check_range(images)
     _C.render(
-        native_views(recipe, part),
-        table,
+        specs,
+        pixels.table,
+        pixels.number,
+        pixels.step,
         plan.data_ptr(),
         [t.data_ptr() for t in out],
         DTYPES[dtype],
@@ -339,4 +354,4 @@ def _render_op(
 def _(
     images: list[Tensor], plan: Tensor, recipe: str, part: str, dtype: torch.dtype, channels_last: bool, threads: int
 ) -> list[Tensor]:
-    return _outputs(images, recipe, dtype, channels_last, _channels(images))
+    return new_outputs(images, recipe, dtype, channels_last)

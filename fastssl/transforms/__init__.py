@@ -17,6 +17,7 @@ from fastssl.transforms.fda_transform import FDATransform, FDAView1Transform, FD
 from fastssl.transforms.frequency import FrequencySteps
 from fastssl.transforms.gaussian_blur import GaussianBlur
 from fastssl.transforms.gaussian_mixture_masks_transform import GaussianMixtureMask
+from fastssl.transforms.gpu_views import GPUViews
 from fastssl.transforms.grids import crop_grids, warp_masks
 from fastssl.transforms.ibot_transform import IBOTTransform, IBOTViewTransform
 from fastssl.transforms.ijepa_transform import IJEPATransform
@@ -95,6 +96,7 @@ __all__ = [
     "FastSiamTransform",
     "Flip",
     "FrequencySteps",
+    "GPUViews",
     "GaussianBlur",
     "GaussianMixtureMask",
     "Grayscale",

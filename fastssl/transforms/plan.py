@@ -14,6 +14,7 @@ from fastssl.transforms.view import Recipe
 
 __all__ = ["Plan", "check_key"]
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8)
 _COLUMN = {name: i for i, name in enumerate(PLAN_FIELDS)}
 
 
@@ -51,17 +52,17 @@ class Plan:
     @staticmethod
     def draw(
         recipe: Recipe,
-        sizes: Sequence[tuple[int, int]],
+        sizes: Sequence[tuple[int, int]] | Tensor,
         *,
         seed: int,
         epoch: int = 0,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | Tensor | None = None,
     ) -> Plan:
         """Draws a plan; a pure function of its arguments, image by image.
 
         Args:
             recipe: V views.
-            sizes: (height, width) of each of B images, in pixels.
+            sizes: (height, width) of each of B images, in pixels; or a tensor of whole numbers, (B, 2).
             seed: 0 to 2^64 - 1.
             epoch: 0 to 2^32 - 1.
             indices: The images' indices in their source; None for 0 to B - 1.
@@ -74,18 +75,12 @@ class Plan:
         tensor([[[  0.,  50., 300., 300.]]])
         """
         views = native_views(encode_recipe(recipe))
-        chosen = list(range(len(sizes))) if indices is None else [int(i) for i in indices]
-        if len(chosen) != len(sizes):
-            raise ValueError(f"Plan.draw: {len(sizes)} sizes need as many indices, got {len(chosen)}.")
         check_key("Plan.draw", seed, epoch)
-        for size in sizes:
-            pair = isinstance(size, tuple | list) and len(size) == 2
-            if not pair or not all(isinstance(side, int) and 1 <= side < 2**24 for side in size):
-                raise ValueError(f"Plan.draw: sizes holds {size!r}; each is (height, width) in pixels, at least 1.")
-        if any(i < 0 for i in chosen):
-            raise ValueError(f"Plan.draw: indices={chosen} must be at least 0.")
+        sizes = _to_array("sizes", sizes, 2) if isinstance(sizes, Tensor) else tuple(sizes)
+        if isinstance(indices, Tensor):
+            indices = _to_array("indices", indices, 1)
         data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)))
-        _C.draw(views, list(sizes), seed, epoch, chosen, 0, data.data_ptr())
+        _C.draw(views, sizes, seed, epoch, indices, 0, data.data_ptr())
         return Plan(data)
 
     @staticmethod
@@ -131,6 +126,16 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"Plan({self.data.shape[0]} images, {self.data.shape[1]} views)"
+
+
+def _to_array(name: str, numbers: Tensor, dim: int) -> Any:
+    """A tensor of whole numbers as native code takes it, int64 and contiguous."""
+    if numbers.dim() != dim or (dim == 2 and numbers.shape[1] != 2) or numbers.dtype not in _WHOLE:
+        shape = "(images, 2)" if dim == 2 else "(images,)"
+        raise ValueError(
+            f"Plan.draw: {name} is {numbers.dtype}, {tuple(numbers.shape)}; a tensor of {name} is of whole numbers, {shape}."
+        )
+    return numbers.detach().to("cpu", torch.int64).contiguous().numpy()
 
 
 def _restore(fields: tuple[str, ...], data: Tensor) -> Plan:

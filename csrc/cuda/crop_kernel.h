@@ -1,0 +1,177 @@
+// The resampled crop, and the weights it takes. Part of render_kernels.h.
+#pragma once
+
+#include "../core/resample.h"
+#include "tile.h"
+
+namespace fastssl::cuda {
+namespace {
+
+// The taps of both axes of every view, one thread an output pixel; and the view's sum of luma set to 0.
+struct TapsKernel {
+  static constexpr int kThreads = kTapsThreads, kBlocks = 4;
+  Work work;  // tiles: of both axes
+
+  FASTSSL_DEVICE void operator()() const {
+    const auto block = uint32_t(grid::block());
+    const ViewRecord& view = work.view(int(block / uint32_t(work.tiles)));
+    const auto tile = int(block % uint32_t(work.tiles));
+    if (tile == 0 && grid::thread() == 0) *reinterpret_cast<uint64_t*>(work.workspace + view.luma) = 0;
+    const int half = work.tiles / 2, size = view.program.size;
+    const bool down = tile >= half;
+    const int i = (down ? tile - half : tile) * kThreads + grid::thread();
+    if (!view.program.cropped || i >= size) return;
+    auto* const first = reinterpret_cast<int32_t*>(work.workspace + (down ? view.y_taps : view.x_taps));
+    float* const weight = reinterpret_cast<float*>(first + 2 * size) + int64_t(i) * (down ? view.y_most : view.x_most);
+    const core::Taps taps = core::axis_taps(down ? view.y : view.x, i, weight);
+    first[i] = taps.first;
+    first[size + i] = taps.count;
+    if (!down) return;
+    const bool framed = view.program.before.count > 0;
+    const float unit = framed ? 1.0f : core::unit_of(view.image.type);
+    for (int k = 0; k < taps.count; ++k) weight[k] *= unit;
+  }
+};
+
+constexpr int kCropColumns = 64;  // of the source that are in shared memory at a time
+// Floats from row to row of what is there: the rows of a warp begin in different banks.
+FASTSSL_HD constexpr int crop_pitch(int channels) { return kCropColumns * channels + 4; }
+FASTSSL_HD constexpr int crop_shared(int channels) { return kTile * crop_pitch(channels) * int(sizeof(float)); }
+
+// Four values, `step` from one to the next, of which the first `n` are there. Bytes side by side are read as whole words of
+// memory where all are there, whatever their address.
+template <typename T>
+FASTSSL_DEVICE void load_four(const T* from, int n, int step, float (&to)[4]) {
+#if defined(__CUDA_ARCH__)
+  if (sizeof(T) == 1 && step == 1 && n >= 4) {
+    const auto address = reinterpret_cast<uintptr_t>(from);
+    const auto* words = reinterpret_cast<const uint32_t*>(address & ~uintptr_t(3));
+    const auto shift = uint32_t(address & 3) * 8;
+    const uint32_t low = __ldg(words), high = shift ? __ldg(words + 1) : 0;
+    const uint32_t word = __funnelshift_r(low, high, shift);
+    // 2^23 plus a byte is a float whose last bits are that byte: cheaper than a conversion, and as exact.
+    for (int i = 0; i < 4; ++i)
+      to[i] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7650u + uint32_t(i))) - 8388608.0f;
+    return;
+  }
+#endif
+  for (int i = 0; i < 4; ++i) to[i] = i < n ? float(from[i * step]) : 0.0f;
+}
+
+// Where the source's pixels lie: an image as it is, or a frame.
+struct Source {
+  const char* data;  // of the pixel that crops call (0, 0)
+  int64_t row, line;  // bytes from row to row, and from channel to channel
+  int32_t step;       // values from column to column
+};
+
+template <int C, typename T>
+struct CropKernel {
+  static constexpr int kThreads = cuda::kThreads, kBlocks = sizeof(T) == 1 ? 3 : 2;
+  Work work;
+
+  // Down the columns: values [0, n), `step` apart, of each of `lines` lines, from column x on, for `rows` rows.
+  FASTSSL_DEVICE void down_columns(const ViewRecord& view, const Source& source, int y0, int rows, int x, int lines,
+                                   int n, int step, float* shared) const {
+    const int size = view.program.size;
+    const Taken taps = taps_at(work, view.y_taps, size);
+    const int groups = (n + 3) / 4, items = rows * lines * groups;
+    for (int item = grid::thread(); item < items; item += kThreads) {
+      const int line = item / groups, group = item - line * groups;  // of all rows' lines
+      const int l = lines == 1 ? line : line / lines, plane = line - l * lines;
+      const int i = view.program.mirror_y ? size - 1 - (y0 + l) : y0 + l;
+      const float* weight = taps.weight + int64_t(i) * view.y_most;
+      const int count = taps.first[size + i];
+      const char* at = source.data + taps.first[i] * source.row + plane * source.line +
+                       (int64_t(x) * source.step + int64_t(4 * group) * step) * int64_t(sizeof(T));
+      const int left = n - 4 * group;
+      float sum[4] = {0, 0, 0, 0};
+      FASTSSL_UNROLL(2)
+      for (int k = 0; k < count; ++k, at += source.row) {
+        const T* values = reinterpret_cast<const T*>(at);
+        float value[4];
+        load_four(values, left, step, value);
+        const float w = weight[k];
+        for (int e = 0; e < 4; ++e) sum[e] = core::fused(w, value[e], sum[e]);
+      }
+      store_pack<float, 4>(shared + l * crop_pitch(C) + plane * kCropColumns + 4 * group, sum);
+    }
+  }
+
+  // Along the rows: adds what columns [x, x + columns) give, which `row` holds, `across` floats from one to the next and
+  // `between` from channel to channel.
+  FASTSSL_DEVICE void along_rows(const ViewRecord& view, const float* row, int x, int columns, int across, int between,
+                                 Pixels<C>& p) const {
+    const int size = view.program.size;
+    const Taken taps = taps_at(work, view.x_taps, size);
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < kPixels; ++j) {
+      const int column = core::smaller(p.x + j, size - 1);
+      const int i = view.program.mirror_x ? size - 1 - column : column;
+      const int first = taps.first[i], from = core::larger(first, x);
+      const int count = core::smaller(first + taps.first[size + i], x + columns) - from;
+      const float* weight = taps.weight + int64_t(i) * view.x_most + (from - first);
+      const float* at = row + (from - x) * across;
+      FASTSSL_UNROLL(2)
+      for (int k = 0; k < count; ++k, at += across) {
+        const float w = weight[k];
+        for (int c = 0; c < C; ++c) p.value[c][j] = core::fused(w, at[c * between], p.value[c][j]);
+      }
+    }
+  }
+
+  FASTSSL_DEVICE Source source_of(const ViewRecord& view, const core::Pass& pass, int channel) const {
+    const core::ImageView& image = view.image;
+    if (pass.reads >= 0) {
+      const Frame frame = frame_at(work, view.source_frames[pass.reads], image.rows, image.columns);
+      return {reinterpret_cast<const char*>(frame.at(channel, 0, 0)), frame.pitch * int64_t(sizeof(float)),
+              int64_t(frame.rows) * frame.pitch * int64_t(sizeof(float)), 1};
+    }
+    constexpr int64_t bytes = sizeof(T);
+    const int step = image.plane ? 1 : image.channels;
+    const int64_t line = image.plane ? image.plane : bytes;
+    const char* data = static_cast<const char*>(image.pixels) - image.top * image.stride - image.left * step * bytes;
+    return {data + channel * line, image.stride, line, step};
+  }
+
+  FASTSSL_DEVICE void operator()() const {
+    Tile tile;
+    const ViewRecord* const found = find_tile<C>(work, tile);
+    if (!found) return;
+    const ViewRecord& view = *found;
+    const core::Program& program = view.program;
+    const int size = program.size;
+    const Source source = source_of(view, view.passes.list[work.pass], tile.channel);
+    auto* const shared = reinterpret_cast<float*>(grid::shared());
+
+    // Three channels side by side are one line of values; three planes are three.
+    const bool mixed = C == 3 && source.step == 3;
+    const int lines = C == 3 && !mixed ? 3 : 1, wide = mixed ? 3 : 1;
+    const int rows = core::smaller(kTile, size - tile.y);
+    const Taken taps = taps_at(work, view.x_taps, size);
+    const int last_x = core::smaller(tile.x + kTile, size) - 1;
+    const int low = program.mirror_x ? size - 1 - last_x : tile.x;
+    const int high = program.mirror_x ? size - 1 - tile.x : last_x;
+    const int begin = taps.first[low], end = taps.first[high] + taps.first[size + high];
+
+    Pixels<C> p = pixels_of<C>(tile);
+    for (int c = 0; c < C; ++c) {
+      for (int j = 0; j < kPixels; ++j) p.value[c][j] = 0;
+    }
+    const float* const row = shared + (grid::thread() / kThreadsAcross) * crop_pitch(C);
+    for (int x = begin; x < end; x += kCropColumns) {
+      const int columns = core::smaller(kCropColumns, end - x);
+      if (x > begin) grid::barrier();
+      down_columns(view, source, tile.y, rows, x, lines, columns * wide, mixed ? 1 : source.step, shared);
+      grid::barrier();
+      if (p.y < size) along_rows(view, row, x, columns, mixed ? 3 : 1, mixed ? 1 : kCropColumns, p);
+    }
+    for (int c = 0; c < C; ++c) {
+      for (int j = 0; j < kPixels; ++j) p.value[c][j] = core::clamp01(p.value[c][j]);
+    }
+    finish(work, view, tile, p);
+  }
+};
+
+}  // namespace
+}  // namespace fastssl::cuda

@@ -1,0 +1,119 @@
+"""Rendering by the CUDA kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastssl._native import _C
+from fastssl.ops.pixels import Pixels
+
+__all__ = ["WORKSPACE_BYTES", "FixedLaunches", "launch"]
+
+# What the views in flight may take of the GPU's memory, bytes; one view may always take what it needs.
+WORKSPACE_BYTES = 96 << 20
+
+
+def launch(
+    pixels: Pixels,
+    plan: Tensor,
+    specs: Sequence[Any],
+    out: Sequence[Tensor],
+    dtype: Any,
+    channels_last: bool,
+    workspace_bytes: int = WORKSPACE_BYTES,
+) -> None:
+    """Renders into `out`, on its device, in the order of torch's current stream there, without waiting for it.
+
+    With tensors on the CPU, the kernels themselves run there, thread by thread: for tests.
+    """
+    if not out or not pixels.number:
+        return
+    device = out[0].device
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "render: a CUDA graph is being captured, and would hold this one plan for ever; make a fastssl.ops.PreparedRender "
+            "before the capture, and capture its launch()."
+        )
+    prepared = _prepare(pixels, plan, specs, out, dtype, channels_last, workspace_bytes)
+    table = _to_device(prepared, device)
+    workspace = torch.empty(prepared.workspace_bytes, dtype=torch.uint8, device=device)
+    prepared.launch(table.data_ptr(), workspace.data_ptr(), *_where(device))
+
+
+class FixedLaunches:
+    """A render whose launches and memory stay the same from plan to plan, so that a CUDA graph can hold them.
+
+    Args:
+        specs, out, dtype, channels_last, workspace_bytes: As for `launch`.
+        most: Height and width that no image exceeds.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[Any],
+        out: Sequence[Tensor],
+        dtype: Any,
+        channels_last: bool,
+        most: tuple[int, int],
+        workspace_bytes: int = WORKSPACE_BYTES,
+    ) -> None:
+        self._specs, self._out, self._most = specs, list(out), most
+        self._form = (dtype, channels_last, workspace_bytes)
+        self._prepared: Any = None
+
+    def update(self, pixels: Pixels, plan: Tensor) -> None:
+        """Takes a plan, and images, for the launches to come; on torch's current stream, not within a graph."""
+        prepared = _prepare(pixels, plan, self._specs, self._out, *self._form, self._most)
+        device = self._out[0].device
+        if self._prepared is None:
+            self._table = torch.empty(prepared.table_bytes, dtype=torch.uint8, device=device)
+            self._workspace = torch.empty(prepared.workspace_bytes, dtype=torch.uint8, device=device)
+        elif not self._prepared.same_launches(prepared):
+            raise ValueError(
+                "PreparedRender: these images differ from the first ones in number, type or channels, or their plan holds what "
+                "the recipe never draws; make another PreparedRender."
+            )
+        self._prepared = prepared
+        self._table.copy_(_staged(prepared, device), non_blocking=True)
+
+    def launch(self) -> None:
+        """Renders by the plan last taken, in the order of torch's current stream."""
+        if self._prepared is None:
+            raise RuntimeError("PreparedRender: launch() before the first update(plan).")
+        self._prepared.launch(self._table.data_ptr(), self._workspace.data_ptr(), *_where(self._out[0].device))
+
+
+def _prepare(
+    pixels: Pixels,
+    plan: Tensor,
+    specs: Sequence[Any],
+    out: Sequence[Tensor],
+    dtype: Any,
+    channels_last: bool,
+    workspace_bytes: int,
+    most: tuple[int, int] = (0, 0),
+) -> Any:
+    outputs = [tensor.data_ptr() for tensor in out]
+    images = (pixels.table, pixels.number, pixels.step)
+    return _C.prepare_render(specs, *images, plan.data_ptr(), outputs, dtype, channels_last, workspace_bytes, most)
+
+
+def _staged(prepared: Any, device: torch.device) -> Tensor:
+    """The table in memory from which a GPU can copy while the host goes on. torch frees it when the copy is done."""
+    staged = torch.empty(prepared.table_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    prepared.write(staged.data_ptr())
+    return staged
+
+
+def _to_device(prepared: Any, device: torch.device) -> Tensor:
+    return _staged(prepared, device).to(device, non_blocking=True)
+
+
+def _where(device: torch.device) -> tuple[int, int]:
+    if device.type != "cuda":
+        return -1, 0
+    return device.index, torch.cuda.current_stream(device).cuda_stream
