@@ -329,6 +329,13 @@ def test_operators_compile_without_a_break(function, op, arguments):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("maker", ["random", "grid", "prefix", "block", "inverse_block"])
+def test_makers_compile_without_a_break(maker):
+    """All but multi_block, whose sizes are drawn in Python."""
+    compiled = torch.compile(lambda indices: getattr(masks, maker)(indices, seed=3), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.arange(8)), getattr(masks, maker)(range(8), seed=3))
+
+
 @operators
 def test_operators_know_shapes_without_drawing(function, op, arguments):
     on_meta = tuple(a.to("meta") if isinstance(a, Tensor) else a for a in arguments)

@@ -48,7 +48,8 @@ class Keys:
             device: To draw on; None for that of `indices`.
 
         Raises:
-            ValueError: an argument is out of its range. On a GPU the indices are not looked at, which would wait for it.
+            ValueError: an argument is out of its range. On a GPU the indices are not looked at, which would wait for it,
+                nor under torch.compile, where it would break the graph.
         """
         check_key(who, seed, epoch)
         if not isinstance(view, int) or isinstance(view, bool) or not 0 <= view < _VIEWS:
@@ -89,7 +90,7 @@ def _as_indices(who: str, indices: Any, device: Any) -> Tensor:
         raise ValueError(
             f"{who}: indices is {tuple(indices.shape)} {indices.dtype}, and must be (B,) of whole numbers, one a sample."
         )
-    if indices.device.type == "cpu" and bool((indices < 0).any()):
+    if indices.device.type == "cpu" and not torch.compiler.is_compiling() and bool((indices < 0).any()):
         raise ValueError(f"{who}: indices={indices.tolist()} must be at least 0.")
     return indices.to(device=device, dtype=torch.int64, non_blocking=indices.device.type == "cpu")
 
