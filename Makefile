@@ -81,6 +81,7 @@ bench: build $(VENV)/.bench
 	$(PY) -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds $(ARGS)
 	$(PY) benchmarks/views.py $(if $(DATA),--data "$(DATA)")
 	$(PY) benchmarks/memory.py $(if $(DATA),--data "$(DATA)")
+	$(PY) benchmarks/masks.py
 	$(PY) benchmarks/tables.py README.md
 
 .PHONY: lint

@@ -55,6 +55,7 @@ FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest || status=$?
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 "$python" benchmarks/views.py --quick ${DATA:+--data "$DATA"} --out "$scratch/views.json" || status=$?
+"$python" benchmarks/masks.py --out "$scratch/masks.json" || status=$?
 "$python" -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds \
   --benchmark-json "$scratch/micro.json" || status=$?
 "$python" benchmarks/gather.py "$scratch"/*.json || status=$?

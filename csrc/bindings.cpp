@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "bind_masks.h"
 #include "core/draw.h"
 #include "core/philox.h"
 #include "core/plan.h"
@@ -648,4 +649,6 @@ PYBIND11_MODULE(_C, m) {
       cuda::core_probe(device, pointer<const float>(pixels), n, factor, pointer<float>(out));
     }
   });
+
+  bind_masks(m);
 }

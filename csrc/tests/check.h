@@ -37,3 +37,5 @@ void test_entropy();
 // In render_tests.cpp.
 void test_render();
 void test_edited_plans();
+// In masks_tests.cpp.
+void test_masks();

@@ -542,6 +542,7 @@ int main() {
   test_entropy();
   test_render();
   test_edited_plans();
+  test_masks();
   test_parallel_for();
   test_files();
   test_engine();

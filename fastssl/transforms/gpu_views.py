@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastssl import ops
 from fastssl.ops.render import check_format, encode_recipe
-from fastssl.transforms.philox import seed_from_torch
+from fastssl.transforms.keys import seed_from_torch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import Recipe
 
