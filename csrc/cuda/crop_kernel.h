@@ -130,7 +130,7 @@ struct CropKernel {
     constexpr int64_t bytes = sizeof(T);
     const int step = image.plane ? 1 : image.channels;
     const int64_t line = image.plane ? image.plane : bytes;
-    const char* data = static_cast<const char*>(image.pixels) - image.top * image.stride - image.left * step * bytes;
+    const char* data = static_cast<const char*>(image.pixels) - image.top * image.stride - image.left * (step * bytes);
     return {data + channel * line, image.stride, line, step};
   }
 
