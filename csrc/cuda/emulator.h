@@ -17,7 +17,8 @@ namespace fastssl::cuda::emulator {
 
 constexpr int kWarp = 32;
 
-// One after another `blocks` blocks of `threads` threads run `body`. Throws std::logic_error where they part.
+// One after another `blocks` blocks of `threads` threads run `body`. Throws what that throws, and std::logic_error where they
+// part.
 void run(int64_t blocks, int threads, int shared_bytes, const std::function<void()>& body);
 
 // The order in which a block's threads run between barriers.
