@@ -178,7 +178,10 @@ void run(int64_t blocks, int threads, int shared_bytes, const std::function<void
   } const leave{m};
   machine = &m;
   for (size_t i = 0; i < m.fibers.size(); ++i) prepare(m.fibers[i], i);
-  for (m.block = 0; m.block < blocks; ++m.block) run_block(m, threads);
+  for (int64_t i = 0; i < blocks; ++i) {
+    m.block = order == Order::Backward ? blocks - 1 - i : i;
+    run_block(m, threads);
+  }
   m.body = nullptr;
   for (int i = 0; i < threads; ++i) resume(m, i);
 }

@@ -202,6 +202,15 @@ std::vector<float> exchange(int threads, Order order, bool first_barrier, bool s
   return out;
 }
 
+// Blocks that read what the one before wrote, which on a GPU may not have run.
+int last_of_chain(Order order) {
+  int memory[5] = {7, 0, 0, 0, 0};
+  cuda::emulator::set_order(order);
+  cuda::emulator::run(4, 1, 0, [&] { memory[cuda::emulator::block() + 1] = memory[cuda::emulator::block()]; });
+  cuda::emulator::set_order(Order::Forward);
+  return memory[4];
+}
+
 bool equal(const std::vector<float>& a, const std::vector<float>& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -219,6 +228,8 @@ void test_barriers() {
   }
   CHECK(!equal(exchange(256, Order::Forward, true, false), exchange(256, Order::Shuffled, true, false)));
 }
+
+void test_blocks() { CHECK(last_of_chain(Order::Forward) == 7 && last_of_chain(Order::Backward) == 0); }
 
 void test_shared_memory_is_no_number() {
   int seen = 0;
@@ -283,6 +294,7 @@ void test_shuffles() {
 
 void test_cuda_render() {
   test_barriers();
+  test_blocks();
   test_shared_memory_is_no_number();
   test_threads_that_part();
   test_shuffles();
