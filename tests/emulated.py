@@ -71,7 +71,6 @@ def kernels(workspace_bytes: int = render_cuda.WORKSPACE_BYTES, order: str = "fo
             _C.emulator_order(0)
 
 
-
 def launches(images: Sequence[Tensor] | Tensor, plan: Plan, recipe: Sequence[View], workspace_bytes: int) -> int:
     """How many launches a float32 batch takes."""
     located = pixels.locate(images)

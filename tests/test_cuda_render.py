@@ -17,7 +17,8 @@ from torch import Tensor
 from fastssl import ops, recipes
 from fastssl._native import _C
 from fastssl.ops import render_cuda
-from fastssl.ops.render import encode_recipe
+from fastssl.ops.pixels import locate
+from fastssl.ops.render import encode_recipe, native_views
 from fastssl.transforms import (
     Blur,
     CenterCrop,
@@ -52,7 +53,7 @@ def case_of(view: View | tuple[View, ...], *shapes: tuple[int, int, int], type: 
 @pytest.mark.parametrize("seed", range(20))
 def test_any_batch(seed, device):
     draw = random.Random(seed)
-    for _ in range(12 if device == "cpu" else 100):
+    for _ in range(25 if device == "cpu" else 60):
         case = draw_case(draw, 70 if device == "cpu" else 300)
         compare(case, device, orders=[draw.choice(list(ORDERS))])
 
@@ -92,7 +93,9 @@ def test_every_memory_of_images(type, layout, device):
         for order in (("crop", "solarize"), ("solarize", "crop")):
             view = View(crop=Crop(size=23), solarize=Solarize(p=1.0), order=order, normalize=None)
             for together in (False, True):
-                shapes = [(19, 33, channels)] * 3 if together else [(1 + 9 * i, 40 - 13 * i, channels) for i in range(3)]
+                shapes = (
+                    [(19, 33, channels)] * 3 if together else [(1 + 9 * i, 40 - 13 * i, channels) for i in range(3)]
+                )
                 compare(case_of(view, *shapes, type=type, layout=layout, together=together), device)
 
 
@@ -275,13 +278,13 @@ def fake_gpu(shape, dtype=torch.uint8):
 def test_images_of_other_devices_are_named(no_launch):
     images, recipe, plan = small_batch("cpu")
     images[1] = images[1].to("meta")
-    with pytest.raises(TypeError, match="image 1 is torch.uint8, .* on meta; .* on the CPU or a GPU"):
+    with pytest.raises(TypeError, match=r"image 1 is torch.uint8, .* on meta; .* on the CPU or a GPU"):
         ops.render(images, plan, recipe)
-    with pytest.raises(TypeError, match="image 0 is torch.uint8, .* on meta"):
+    with pytest.raises(TypeError, match=r"image 0 is torch.uint8, .* on meta"):
         ops.render([image.to("meta") for image in images], plan, recipe)
     with pytest.raises(ValueError, match=r"out\[0\] is .* on meta, .* must be .* on cpu"):
         ops.render(images[:1], plan[:1], recipe, out=[torch.empty((1, 3, 16, 16), device="meta")] * 2)
-    with pytest.raises(TypeError, match="plan must be .* on the CPU; got torch.float32, on meta"):
+    with pytest.raises(TypeError, match=r"plan must be .* on the CPU; got torch.float32, on meta"):
         ops.render(images, plan.data.to("meta"), recipe)
 
 
@@ -300,15 +303,27 @@ def test_gpu_images_that_the_kernels_cannot_read_are_named(no_launch):
         ):
             with pytest.raises(ValueError, match=r"image 1 has strides .* Call \.contiguous\(\) on it first"):
                 ops.render([good, strided], plan, (view,))
-        with pytest.raises(ValueError, match="image 1 is on cpu, and image 0 on cuda:0; a batch lies on one device"):
+        with pytest.raises(ValueError, match=r"image 1 is on cpu, and image 0 on cuda:0; a batch lies on one device"):
             ops.render([good, torch.empty((8, 9, 3), dtype=torch.uint8)], plan, (view,))
         for type in (torch.float16, torch.int64, torch.bool):
-            with pytest.raises(TypeError, match=rf"image 1 is {type}, \(8, 9, 3\), on cuda:0; images are uint8, uint16"):
+            with pytest.raises(
+                TypeError, match=rf"image 1 is {type}, \(8, 9, 3\), on cuda:0; images are uint8, uint16"
+            ):
                 ops.render([good, fake_gpu((8, 9, 3), type)], plan, (view,))
-        with pytest.raises(ValueError, match="image 1 has 4 channels, and image 0 has 3"):
+        with pytest.raises(ValueError, match=r"image 1 has 4 channels, and image 0 has 3"):
             ops.render([good, fake_gpu((8, 9, 4))], plan, (view,))
         with pytest.raises(TypeError, match=r"one tensor, \(8, 9, 3\); it must be \(B, H, W, C\)"):
             ops.render(good, Plan(plan.data[:1].expand(8, -1, -1)), (view,))
+
+
+def test_a_graph_cannot_be_captured_of_it(no_launch, monkeypatch):
+    images, recipe, plan = small_batch("cpu")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with torch._subclasses.FakeTensorMode():
+        out = [fake_gpu((3, 3, view.size, view.size), torch.float32) for view in recipe]
+    specs = native_views(encode_recipe(recipe))
+    with pytest.raises(RuntimeError, match="a CUDA graph is being captured"):
+        render_cuda.launch(locate(images), plan.data, specs, out, _C.DType.float32, False)
 
 
 @pytest.mark.parametrize("device", HERE)
@@ -321,7 +336,7 @@ def test_a_plan_that_does_not_fit_is_named(device):
             ops.render(images, plan[:2], recipe)
         wild = Plan(plan.data.clone())
         wild.hue[1, 1] = 3
-        with pytest.raises(ValueError, match="render: image 1: hue must be from -0.5 to 0.5"):
+        with pytest.raises(ValueError, match=r"render: image 1: hue must be from -0.5 to 0.5"):
             ops.render(images, wild, recipe)
         with pytest.raises(ValueError, match="render: image 0: it has 1 channels, and contrast"):
             plain = tuple(view.with_(normalize=None) for view in recipe)
@@ -463,10 +478,12 @@ def test_memory_does_not_grow(device):
 def test_no_graph_is_captured_of_it(device):
     images, recipe, plan = small_batch(device)
     number = torch.zeros(1, device=device)
+    number += 1  # so that its kernel is loaded
+    number.zero_()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         number += 1
-        with pytest.raises(RuntimeError, match="CUDA graph.*before"):
+        with pytest.raises(RuntimeError, match=r"CUDA graph.*before"):
             ops.render(images, plan, recipe)
     graph.replay()
     assert number.item() == 1  # the capture went on
@@ -480,8 +497,4 @@ def test_what_float_images_hold_beyond_their_range_is_clamped(device):
     wild = torch.full((30, 40, 3), float("nan"), device=device)
     wild[::2] = 1e30
     (out,) = ops.render([wild], Plan.draw((view,), [(30, 40)], seed=0), (view,))
-    assert out.isfinite().all() and out.min() >= 0 and out.max() <= 1
-
-
-def test_the_workspace_has_a_stated_size():
-    assert render_cuda.WORKSPACE_BYTES == 96 << 20
+    assert out.isfinite().all() and out.min() >= 0 and out.max() <= 1 + 1e-6

@@ -37,8 +37,8 @@ def launch(
     if on_gpu and torch.cuda.is_current_stream_capturing():
         # Its table is copied from memory of the host that is soon used again, as a replay would find it.
         raise RuntimeError(
-            "render: a CUDA graph is being captured, of which it cannot be part, since each batch is rendered by a plan of its own; "
-            "call it before the capture and before each replay, with out= for the tensors that the graph reads."
+            "render: a CUDA graph is being captured, of which it cannot be part, since each batch has a plan of its own; call it "
+            "before the capture and before each replay, with out= for the tensors that the graph reads."
         )
     prepared = _C.prepare_render(
         specs,
