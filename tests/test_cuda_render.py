@@ -234,6 +234,7 @@ def test_torch_may_have_another_default_device(default, device):
     images, recipe, plan = small_batch(device)
     want = ops.render(images, plan, recipe)
     with torch.device(default), kernels():
+        assert Plan.draw(recipe, [tuple(image.shape[:2]) for image in images], seed=5) == plan
         got = ops.render(images, plan, recipe)
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
