@@ -52,7 +52,7 @@ FASTSSL_DEVICE void blur_four(const float* at, int step, const float* weight, in
 // In shared memory, for a radius of at most kTiledRadius.
 template <int C>
 struct BlurKernel {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = 3;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = 4;
   Work work;
 
   FASTSSL_DEVICE void operator()() const {

@@ -52,10 +52,9 @@ FASTSSL_DEVICE void load_four(const T* from, int n, int step, float (&to)[4]) {
     // 2^23 plus a byte is a float whose last bits are that byte: cheaper than a conversion, and as exact.
     for (int i = 0; i < 4; ++i)
       to[i] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7650u + uint32_t(i))) - 8388608.0f;
-    return;
-  }
+  } else
 #endif
-  for (int i = 0; i < 4; ++i) to[i] = i < n ? float(from[i * step]) : 0.0f;
+    for (int i = 0; i < 4; ++i) to[i] = i < n ? float(from[i * step]) : 0.0f;
 }
 
 // Where the source's pixels lie: an image as it is, or a frame.
@@ -67,7 +66,7 @@ struct Source {
 
 template <int C, typename T>
 struct CropKernel {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = sizeof(T) == 1 ? 3 : 2;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = sizeof(T) == 1 ? 4 : 3;
   Work work;
 
   // The weighted sum of `count` rows' values.
@@ -77,7 +76,7 @@ struct CropKernel {
     FASTSSL_UNROLL(4)
     for (int k = 0; k < count; ++k) {
       float value[4];
-      load_four<kWords>(reinterpret_cast<const T*>(at), n, step, value);
+      load_four<kWords>(grid::global(reinterpret_cast<const T*>(at)), n, step, value);
       const float w = *weight;
       for (int e = 0; e < 4; ++e) sum[e] = core::fused(w, value[e], sum[e]);
       at += row;

@@ -37,6 +37,13 @@ FASTSSL_DEVICE char* shared() {
   extern __shared__ float4 fastssl_shared[];
   return reinterpret_cast<char*>(fastssl_shared);
 }
+// An address that was itself read from memory, where the compiler cannot see that it is one of global memory: loads and stores
+// through it need not find that out each time.
+template <typename T>
+FASTSSL_DEVICE T* global(T* address) {
+  __builtin_assume(__isGlobal(address));
+  return address;
+}
 // The value of the lane whose number differs in the bits of `mask`. All 32 lanes of a warp must call.
 FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
 FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) {

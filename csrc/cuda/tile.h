@@ -150,7 +150,7 @@ FASTSSL_DEVICE void store_as(const Work& work, const ViewRecord& view, const Pix
       for (int c = 0; c < C; ++c) value[c][j] = kCast(program.erase_value);
     }
   }
-  T* const out = static_cast<T*>(view.out);
+  T* const out = static_cast<T*>(grid::global(view.out));
   const int64_t pixel = int64_t(p.y) * size + p.x;
   if (!work.channels_last || view.image.channels == 1) {
     for (int c = 0; c < C; ++c) {
