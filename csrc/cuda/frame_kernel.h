@@ -71,7 +71,7 @@ struct FrameKernel {
         }
       }
     }
-    finish(work, *view, tile, p);
+    finish<C, true>(work, *view, tile, p);
   }
 };
 

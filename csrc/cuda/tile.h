@@ -209,14 +209,15 @@ FASTSSL_DEVICE void add_luma(const Work& work, const ViewRecord& view, bool insi
   }
 }
 
-// A pass's operations and where it leads, for pixels that are there. Every thread of the block calls it.
-template <int C>
+// A pass's operations and where it leads, for pixels that are there. Every thread of the block calls it. Only a pass over a
+// frame can begin with contrast (core/passes.h), which takes a division in double precision.
+template <int C, bool kContrast = false>
 FASTSSL_DEVICE void finish(const Work& work, const ViewRecord& view, const Tile& tile, Pixels<C>& p) {
   const core::Pass& pass = view.passes.list[work.pass];
   const core::Actions& actions = pass.source ? view.program.before : view.program.after;
   const bool inside = p.y < tile.rows && p.x < tile.columns;
   float mean = 0;
-  if (pass.begin < pass.end && actions.list[pass.begin].op == core::Op::Contrast) {
+  if (kContrast && pass.begin < pass.end && actions.list[pass.begin].op == core::Op::Contrast) {
     const auto sum = *reinterpret_cast<const int64_t*>(work.workspace + view.luma);
     mean = core::mean_luma(sum, tile.rows, tile.columns);
   }
