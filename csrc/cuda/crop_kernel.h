@@ -66,14 +66,14 @@ struct Source {
 
 template <int C, typename T>
 struct CropKernel {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = sizeof(T) == 1 ? 4 : 3;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = sizeof(T) == 1 && C == 3 ? 4 : 3;
   Work work;
 
   // The weighted sum of `count` rows' values.
   template <bool kWords>
   FASTSSL_DEVICE void add_rows(const char* at, int64_t row, const float* weight, int count, int n, int step,
                                float (&sum)[4]) const {
-    FASTSSL_UNROLL(4)
+    FASTSSL_UNROLL(2)
     for (int k = 0; k < count; ++k) {
       float value[4];
       load_four<kWords>(grid::global(reinterpret_cast<const T*>(at)), n, step, value);
@@ -84,29 +84,31 @@ struct CropKernel {
     }
   }
 
-  // Down the columns: values [0, n), `step` apart, of each of `lines` lines, from column x on, for `rows` rows.
+  // Down the columns: values [0, n), `step` apart, of each of `lines` lines, from column x on, for `rows` rows. A row's
+  // threads are those that make its pixels afterwards: which row it is takes no division, and its taps are found once.
   FASTSSL_DEVICE void down_columns(const ViewRecord& view, const Source& source, int y0, int rows, int x, int lines,
                                    int n, int step, float* shared) const {
+    const int l = grid::thread() / kThreadsAcross;
+    if (l >= rows) return;
     const int size = view.program.size;
     const Taken taps = taps_at(work, view.y_taps, size);
-    const int groups = (n + 3) / 4, items = rows * lines * groups;
-    for (int item = grid::thread(); item < items; item += kThreads) {
-      const int line = item / groups, group = item - line * groups;  // of all rows' lines
-      const int l = lines == 1 ? line : line / lines, plane = line - l * lines;
-      const int i = view.program.mirror_y ? size - 1 - (y0 + l) : y0 + l;
-      const float* weight = taps.weight + int64_t(i) * view.y_most;
-      const int count = taps.first[size + i];
-      const char* at = source.data + taps.first[i] * source.row + plane * source.line +
-                       (int64_t(x) * source.step + int64_t(4 * group) * step) * int64_t(sizeof(T));
-      const int left = n - 4 * group;
-      float sum[4] = {0, 0, 0, 0};
-      // Decided here and not row by row, so that the loop has no branch and its loads are in flight together.
-      if (sizeof(T) == 1 && step == 1 && left >= 4) {
-        add_rows<sizeof(T) == 1>(at, source.row, weight, count, left, step, sum);
-      } else {
-        add_rows<false>(at, source.row, weight, count, left, step, sum);
+    const int i = view.program.mirror_y ? size - 1 - (y0 + l) : y0 + l;
+    const float* weight = taps.weight + int64_t(i) * view.y_most;
+    const int count = taps.first[size + i];
+    const char* row = source.data + taps.first[i] * source.row + int64_t(x) * source.step * int64_t(sizeof(T));
+    float* to = shared + l * crop_pitch(C);
+    for (int line = 0; line < lines; ++line, row += source.line, to += kCropColumns) {
+      for (int v = 4 * (grid::thread() % kThreadsAcross); v < n; v += 4 * kThreadsAcross) {
+        const char* at = row + int64_t(v) * step * int64_t(sizeof(T));
+        float sum[4] = {0, 0, 0, 0};
+        // Decided here and not row by row, so that the loop has no branch and its loads are in flight together.
+        if (sizeof(T) == 1 && step == 1 && n - v >= 4) {
+          add_rows<sizeof(T) == 1>(at, source.row, weight, count, n - v, step, sum);
+        } else {
+          add_rows<false>(at, source.row, weight, count, n - v, step, sum);
+        }
+        store_pack<float, 4>(to + v, sum);
       }
-      store_pack<float, 4>(shared + l * crop_pitch(C) + plane * kCropColumns + 4 * group, sum);
     }
   }
 
@@ -125,7 +127,7 @@ struct CropKernel {
       const int count = core::smaller(first + taps.first[size + i], x + columns) - from;
       const float* weight = taps.weight + int64_t(i) * view.x_most + (from - first);
       const float* at = row + (from - x) * across;
-      FASTSSL_UNROLL(4)
+      FASTSSL_UNROLL(2)
       for (int k = 0; k < count; ++k, at += across) {
         const float w = *weight++;
         for (int c = 0; c < C; ++c) p.value[c][j] = core::fused(w, at[c * between], p.value[c][j]);
