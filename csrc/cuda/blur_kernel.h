@@ -38,7 +38,7 @@ FASTSSL_DEVICE void blur_four(const float* at, int step, const float* weight, in
     sum[j] = weight[0] * at[j * step];
   }
   const float *first = at, *last = at + (kPixels - 1) * step;
-  FASTSSL_UNROLL(4)
+  FASTSSL_UNROLL(2)
   for (int k = 1; k <= radius; ++k) {
     for (int j = kPixels - 1; j > 0; --j) before[j] = before[j - 1];
     for (int j = 0; j < kPixels - 1; ++j) behind[j] = behind[j + 1];
@@ -52,7 +52,7 @@ FASTSSL_DEVICE void blur_four(const float* at, int step, const float* weight, in
 // In shared memory, for a radius of at most kTiledRadius.
 template <int C>
 struct BlurKernel {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = 4;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = 3;
   Work work;
 
   FASTSSL_DEVICE void operator()() const {

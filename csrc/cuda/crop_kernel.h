@@ -66,7 +66,7 @@ struct Source {
 
 template <int C, typename T>
 struct CropKernel {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = sizeof(T) == 1 && C == 3 ? 4 : 3;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = (sizeof(T) == 1 && C == 3 ? 4 : 3) - grid::kFewer;
   Work work;
 
   // The weighted sum of `count` rows' values.

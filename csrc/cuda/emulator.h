@@ -37,6 +37,7 @@ namespace {
 namespace grid {
 
 struct Stream {};
+constexpr int kFewer = 0;
 
 FASTSSL_DEVICE int thread() { return emulator::thread(); }
 FASTSSL_DEVICE int64_t block() { return emulator::block(); }
