@@ -124,3 +124,15 @@ def tables(report: Mapping[str, Any]) -> str:
         if report.get(name):
             parts.append(table(report[name]))
     return "\n\n".join(part for part in parts if part)
+
+
+def caption(report: Mapping[str, Any]) -> str:
+    """What, where, with what, when."""
+    machine, said = report["machine"], report["inputs"]
+    packages = " ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
+    images = [f"{said['images']} ({said['megapixels']:.2f} megapixels on average)"] if "images" in said else []
+    images += [said["cifar"]] if "cifar" in said else []
+    where = f"{machine['gpu']}, {machine['cores']} cores of {machine['cpu']}"
+    return (
+        f"{'; '.join(images)}. {where}; {packages}; {report['date']}, commit {report['commit']}; `{report['command']}`"
+    )

@@ -1,4 +1,8 @@
-"""Where the time goes: each kernel's part on the device, the host's, and what memory can do."""
+"""Where the time goes: each kernel's part on the device, the host's, and what memory can do.
+
+python benchmarks/gpu_stages.py --metrics    what ncu is asked for, as its --metrics
+python benchmarks/gpu_stages.py FILE         a table of what `ncu --csv --print-units base` wrote
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import csv
 import io
 import re
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -162,3 +168,12 @@ def read_ncu(text: str) -> list[list[str]]:
             row.append(f"{sum(v * w for v, w in weighted) / weight:.1f}" if weight else "")
         rows.append(row)
     return rows
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--metrics"]:
+        print(",".join(NCU_METRICS))
+    else:
+        from gpu_report import markdown
+
+        print(markdown(read_ncu(Path(sys.argv[1]).read_text())))
