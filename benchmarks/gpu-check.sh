@@ -105,8 +105,7 @@ sanitize() {
     echo "gpu-check: compute-sanitizer --tool $tool, begun $(date +%T)"
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
       "$python" benchmarks/gpu_small.py >"$state/$tool.log" 2>&1 || failed=$?
-    head -n 40 "$state/$tool.log"
-    tail -n 5 "$state/$tool.log"
+    awk 'NR <= 40 { print } { last[NR % 5] = $0 } END { for (i = NR - 4; i <= NR; ++i) if (i > 40) print last[i % 5] }' "$state/$tool.log"
     [ -z "${OUT:-}" ] || cp "$state/$tool.log" "$OUT/"
   done
   return "$failed"

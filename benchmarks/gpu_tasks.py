@@ -222,10 +222,19 @@ def make_task(title: str, inputs: Inputs) -> GpuTask:
     def _(inputs: Inputs) -> Run:
         return fastssl(inputs.pixels.uniform)
 
-    @task.contender("kornia", "kornia", slow=True, check=checking(inputs, uniform=True, antialiased=False))
-    def _(inputs: Inputs) -> Run:
+    def with_kornia(mode: str) -> Run:
         planar = inputs.pixels.uniform.permute(0, 3, 1, 2).contiguous()
-        return kornia.batches_of_pixels(inputs.recipe, inputs.repeated(planar), device, **inputs.form)
+        return kornia.batches_of_pixels(inputs.recipe, inputs.repeated(planar), device, mode, **inputs.form)
+
+    aliased = checking(inputs, uniform=True, antialiased=False)
+
+    @task.contender("kornia", "kornia", slow=True, check=aliased)
+    def _(inputs: Inputs) -> Run:
+        return with_kornia("slice")
+
+    @task.contender("kornia, crops by warping", "kornia", slow=True, check=aliased)
+    def _(inputs: Inputs) -> Run:
+        return with_kornia("resample")
 
     @task.contender("torchvision v2", slow=True)
     def _(inputs: Inputs) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ import view_recipes  # noqa: E402
 from harness import CheckFailed  # noqa: E402
 
 SMALL = view_recipes.Recipe("simclr", tuple(dataclasses.replace(v, size=24) for v in view_recipes.SIMCLR.views))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)  # the peers draw from torch's generator
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def wrong_layout(views):
 
 
 def too_dark(views):
-    return [v - 1 for v in views]
+    return [v - 3 for v in views]  # of so few views, little less may be chance
 
 
 def one_missing(views):
@@ -135,6 +141,23 @@ def test_ncu_output_becomes_a_row_a_kernel():
 def test_kernels_are_told_apart():
     times = [("Memset (Device)", 1.0), ("void at::native::fill<int>()", 2.0), ("run<fastssl::TapsKernel>(T1)", 3.0)]
     assert gpu_stages.by_kind([*times, *times]) == {"copies and fills": 2.0, "others": 4.0, "TapsKernel": 6.0}
+
+
+def test_the_small_batches_are_those_of_the_cpu():
+    command = [sys.executable, BENCHMARKS / "gpu_small.py", "--device", "cpu"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 views differ" in done.stdout
+
+
+@pytest.mark.parametrize("wrong", ["PART=nonsense", "PART=tests nonsense"])
+def test_gpu_check_knows_its_parts(wrong: str):
+    command = ["env", wrong, "bash", str(BENCHMARKS / "gpu-check.sh")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "PART=nonsense is none of" in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
