@@ -42,19 +42,12 @@ FASTSSL_HD constexpr int crop_shared(int channels) { return kTile * crop_pitch(c
 // there, and are read as whole words of memory, whatever their address.
 template <bool kWords, typename T>
 FASTSSL_DEVICE void load_four(const T* from, int n, int step, float (&to)[4]) {
-#if defined(__CUDA_ARCH__)
   if constexpr (kWords) {
-    const auto address = reinterpret_cast<uintptr_t>(from);
-    const auto* words = reinterpret_cast<const uint32_t*>(address & ~uintptr_t(3));
-    const auto shift = uint32_t(address & 3) * 8;
-    const uint32_t low = __ldg(words), high = shift ? __ldg(words + 1) : 0;
-    const uint32_t word = __funnelshift_r(low, high, shift);
-    // 2^23 plus a byte is a float whose last bits are that byte: cheaper than a conversion, and as exact.
-    for (int i = 0; i < 4; ++i)
-      to[i] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7650u + uint32_t(i))) - 8388608.0f;
-  } else
-#endif
+    const uint32_t word = grid::load_word(from);
+    for (int i = 0; i < 4; ++i) to[i] = float_of_byte(word, i);
+  } else {
     for (int i = 0; i < 4; ++i) to[i] = i < n ? float(from[i * step]) : 0.0f;
+  }
 }
 
 // Where the source's pixels lie: an image as it is, or a frame.
@@ -145,7 +138,7 @@ struct CropKernel {
     constexpr int64_t bytes = sizeof(T);
     const int step = image.plane ? 1 : image.channels;
     const int64_t line = image.plane ? image.plane : bytes;
-    const char* data = static_cast<const char*>(image.pixels) - image.top * image.stride - image.left * step * bytes;
+    const char* data = static_cast<const char*>(image.pixels) - image.top * image.stride - image.left * (step * bytes);
     return {data + channel * line, image.stride, line, step};
   }
 

@@ -66,7 +66,8 @@ struct FrameKernel {
         } else {
           for (int c = 0; c < C; ++c) {
             const auto pack = *reinterpret_cast<const Pack<float, kPixels>*>(frame.at(p.channel + c, p.y, p.x));
-            for (int j = 0; j < kPixels; ++j) p.value[c][j] = pack.value[j];
+            // What lies beyond the last column was never written.
+            for (int j = 0; j < kPixels; ++j) p.value[c][j] = p.x + j < tile.columns ? pack.value[j] : 0.0f;
           }
         }
       }

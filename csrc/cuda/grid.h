@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../core/macros.h"
+#include "words.h"
 
 #if defined(__CUDACC__)
 
@@ -55,6 +56,12 @@ FASTSSL_DEVICE T* global(T* address) {
 FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
 FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
+}
+
+// Four bytes at any address, of memory that no kernel writes meanwhile. What is read beside them lies in the same words.
+FASTSSL_DEVICE uint32_t load_word(const void* from) {
+  const Words words = words_at(from);
+  return joined(__ldg(words.first), words.shift ? __ldg(words.first + 1) : 0, words.shift);
 }
 
 template <typename Kernel>

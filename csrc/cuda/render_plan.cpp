@@ -29,6 +29,8 @@ struct Workspace {
   }
 };
 
+constexpr int64_t kMostBlocks = INT32_MAX;  // of a launch, CUDA's own limit
+
 int64_t taps_bytes(int size, int most) { return int64_t(size) * (8 + int64_t(most) * 4); }
 
 // Which of its frames a view needs.
@@ -115,6 +117,9 @@ class Builder {
     core::compile(spec, request_.plans[i * request_.specs.size() + v], image.height, image.width, image.channels,
                   compiled_);
     core::check_memory(compiled_, image, request_.dtype);
+    if (image.channels != request_.images[0].channels)
+      core::refuse("it has " + std::to_string(image.channels) + " channels, and image 0 has " +
+                   std::to_string(request_.images[0].channels) + "; a batch needs as many in each");
     view.image = image;
     view.program = compiled_;
     view.passes = core::list_passes(compiled_);
@@ -182,6 +187,7 @@ class Builder {
     return {Stage::BlurColumns, Stage::BlurRows};
   }
 
+  // In two, where views of very different shapes would make too many tiles, which are as many for each.
   void add_launch(Stage stage, int pass, const std::vector<int32_t>& views) {
     Launch launch;
     launch.stage = stage;
@@ -189,22 +195,28 @@ class Builder {
     launch.type = cropped_type(records_[size_t(views[0])]);
     launch.list = int64_t(numbers_.size());
     launch.views = int32_t(views.size());
-    numbers_.insert(numbers_.end(), views.begin(), views.end());
+    const int channels = records_[size_t(views[0])].image.channels;
+    launch.channels = channels == 3 ? 3 : 1;
     int tiles_y = 0;
     for (const int32_t r : views) {
       const ViewRecord& view = records_[size_t(r)];
-      const int channels = view.image.channels;
-      launch.channels = channels == 3 ? 3 : 1;
       const bool source = stage != Stage::Taps && view.passes.list[pass].source;
       const int rows = source ? view.image.rows : view.program.size;
       const int columns = source ? view.image.columns : view.program.size;
       tiles_y = std::max(tiles_y, (rows + kTile - 1) / kTile);
       launch.tiles_x = std::max(launch.tiles_x, (columns + kTile - 1) / kTile);
       launch.radius = std::max(launch.radius, view.program.radius);
-      launch.tiles = channels == 3 ? 1 : channels;
     }
-    launch.tiles *= launch.tiles_x * tiles_y;
-    if (stage == Stage::Taps) launch.tiles = 2 * ((launch.tiles_x * kTile + kTapsThreads - 1) / kTapsThreads);
+    int64_t tiles = int64_t(launch.tiles_x) * tiles_y * (channels == 3 ? 1 : channels);
+    if (stage == Stage::Taps) tiles = 2 * ((launch.tiles_x * kTile + kTapsThreads - 1) / kTapsThreads);
+    if (tiles * launch.views > kMostBlocks && launch.views > 1) {
+      const auto middle = views.begin() + launch.views / 2;
+      add_launch(stage, pass, {views.begin(), middle});
+      return add_launch(stage, pass, {middle, views.end()});
+    }
+    if (tiles > kMostBlocks) core::refuse("render: an image is too large for a GPU");
+    launch.tiles = int32_t(tiles);
+    numbers_.insert(numbers_.end(), views.begin(), views.end());
     plan_.launches.push_back(launch);
   }
 

@@ -144,10 +144,11 @@ FASTSSL_DEVICE void store_as(const Work& work, const ViewRecord& view, const Pix
   }
   const int down = p.y - program.erase_top;
   if (down >= 0 && down < program.erase_height) {
+    const T erased = kCast(core::fused(program.erase_value, 1.0f, 0.0f));  // a zero loses its sign, as all others do
     for (int j = 0; j < kPixels; ++j) {
       const int right = p.x + j - program.erase_left;
       if (right < 0 || right >= program.erase_width) continue;
-      for (int c = 0; c < C; ++c) value[c][j] = kCast(program.erase_value);
+      for (int c = 0; c < C; ++c) value[c][j] = erased;
     }
   }
   T* const out = static_cast<T*>(grid::global(view.out));

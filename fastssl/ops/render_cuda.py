@@ -33,6 +33,13 @@ def launch(
     if not out or not pixels.number:
         return
     device = out[0].device
+    on_gpu = device.type == "cuda"
+    if on_gpu and torch.cuda.is_current_stream_capturing():
+        # Its table is copied from memory of the host that is soon used again, as a replay would find it.
+        raise RuntimeError(
+            "render: a CUDA graph is being captured, of which it cannot be part, since each batch has a plan of its own; call it "
+            "before the capture and before each replay, with out= for the tensors that the graph reads."
+        )
     prepared = _C.prepare_render(
         specs,
         pixels.table,
@@ -44,7 +51,6 @@ def launch(
         channels_last,
         workspace_bytes,
     )
-    on_gpu = device.type == "cuda"
     table = torch.empty(prepared.table_bytes, dtype=torch.uint8, pin_memory=on_gpu)
     prepared.write(table.data_ptr())
     table = table.to(device, non_blocking=True)
