@@ -194,10 +194,6 @@ def built_library(build: Path = ROOT / "build") -> Path:
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def widest(accesses: dict[str, int]) -> int:
-    return max((int(width) for width in accesses), default=0)
-
-
 def spills(report: Report) -> list[str]:
     return [
         f"{kernel}, sm_{arch}: {r.stack} bytes of stack, {r.local} of local memory, {r.local_accesses} accesses to it; "
@@ -220,10 +216,14 @@ def differences(report: Report, stored: Report) -> list[str]:
             for name in ("registers", "shared", "generic", "doubles"):
                 if getattr(now, name) > getattr(was, name):
                     found.append(f"{where}: {name} {getattr(was, name)} -> {getattr(now, name)}")
-            for name in ("loads", "stores"):
-                before, after = widest(getattr(was, name)), widest(getattr(now, name))
+            before, after = (max(map(int, r.loads), default=0) for r in (was, now))
+            if after < before:
+                found.append(f"{where}: the widest loads had {before} bits, now {after}")
+            # Each type of output has its own stores, so that a kernel may lose some wide ones and keep others.
+            for width in ("64", "128", "256"):
+                before, after = was.stores.get(width, 0), now.stores.get(width, 0)
                 if after < before:
-                    found.append(f"{where}: the widest {name} had {before} bits, now {after}")
+                    found.append(f"{where}: {before} stores of {width} bits, now {after}")
     return sorted(found)
 
 

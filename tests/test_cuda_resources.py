@@ -57,7 +57,7 @@ def make_report(**changes: object) -> cuda_resources.Report:
         ({"generic": 1}, "FrameKernel<3>, sm_90: generic 0 -> 1"),
         ({"doubles": 1}, "FrameKernel<3>, sm_90: doubles 0 -> 1"),
         ({"loads": {"32": 8}}, "FrameKernel<3>, sm_90: the widest loads had 128 bits, now 32"),
-        ({"stores": {"32": 4}}, "FrameKernel<3>, sm_90: the widest stores had 64 bits, now 32"),
+        ({"stores": {"32": 2, "64": 1}}, "FrameKernel<3>, sm_90: 2 stores of 64 bits, now 1"),
     ],
 )
 def test_what_is_worse_is_named(changes: dict, said: str):
