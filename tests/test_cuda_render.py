@@ -229,6 +229,17 @@ def test_an_empty_batch_of_one_tensor_keeps_its_device_and_channels(channels, cu
 
 
 @pytest.mark.parametrize("device", HERE)
+@pytest.mark.parametrize("default", ["meta", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_torch_may_have_another_default_device(default, device):
+    images, recipe, plan = small_batch(device)
+    want = ops.render(images, plan, recipe)
+    with torch.device(default), kernels():
+        assert Plan.draw(recipe, [tuple(image.shape[:2]) for image in images], seed=5) == plan
+        got = ops.render(images, plan, recipe)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("device", HERE)
 def test_the_operator_is_well_formed(device):
     images, recipe, plan = small_batch(device)
     torch.library.opcheck(

@@ -51,7 +51,8 @@ def launch(
         channels_last,
         workspace_bytes,
     )
-    table = torch.empty(prepared.table_bytes, dtype=torch.uint8, pin_memory=on_gpu)
+    # Named, as torch.set_default_device() may say another.
+    table = torch.empty(prepared.table_bytes, dtype=torch.uint8, device="cpu", pin_memory=on_gpu)
     prepared.write(table.data_ptr())
     table = table.to(device, non_blocking=True)
     workspace = torch.empty(prepared.workspace_bytes, dtype=torch.uint8, device=device)

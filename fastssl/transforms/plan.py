@@ -84,7 +84,7 @@ class Plan:
                 raise ValueError(f"Plan.draw: sizes holds {size!r}; each is (height, width) in pixels, at least 1.")
         if any(i < 0 for i in chosen):
             raise ValueError(f"Plan.draw: indices={chosen} must be at least 0.")
-        data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)))
+        data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)), device="cpu")  # whatever the default
         _C.draw(views, list(sizes), seed, epoch, chosen, 0, data.data_ptr())
         return Plan(data)
 
