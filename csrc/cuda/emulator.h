@@ -39,11 +39,16 @@ namespace {
 namespace grid {
 
 struct Stream {};
+constexpr int kFewer = 0;
 
 FASTSSL_DEVICE int thread() { return emulator::thread(); }
 FASTSSL_DEVICE int64_t block() { return emulator::block(); }
 FASTSSL_DEVICE void barrier() { emulator::barrier(); }
 FASTSSL_DEVICE char* shared() { return emulator::shared(); }
+template <typename T>
+FASTSSL_DEVICE T* global(T* address) {
+  return address;
+}
 FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return emulator::shuffle_xor(value, mask); }
 FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) { *to += value; }
 // Nothing beside them, for the sanitizer's sake; words.h is tested by itself.

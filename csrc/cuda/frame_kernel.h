@@ -9,7 +9,7 @@ namespace {
 
 template <typename T>
 FASTSSL_DEVICE float pixel_of(const core::ImageView& image, int c, int y, int x, float unit) {
-  const char* row = static_cast<const char*>(image.pixels) + y * image.stride;
+  const char* row = static_cast<const char*>(grid::global(image.pixels)) + y * image.stride;
   if (image.plane) return float(reinterpret_cast<const T*>(row + c * image.plane)[x]) * unit;
   return float(reinterpret_cast<const T*>(row)[int64_t(x) * image.channels + c]) * unit;
 }
@@ -72,7 +72,7 @@ struct FrameKernel {
         }
       }
     }
-    finish(work, *view, tile, p);
+    finish<C, true>(work, *view, tile, p);
   }
 };
 

@@ -30,6 +30,13 @@ namespace grid {
 
 using Stream = cudaStream_t;
 
+// For compute capability 10 and above the same kernel takes more registers, so that one block fewer fits without spilling.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kFewer = 1;
+#else
+constexpr int kFewer = 0;
+#endif
+
 FASTSSL_DEVICE int thread() { return int(threadIdx.x); }
 FASTSSL_DEVICE int64_t block() { return int64_t(blockIdx.x); }
 FASTSSL_DEVICE void barrier() { __syncthreads(); }
@@ -37,6 +44,13 @@ FASTSSL_DEVICE void barrier() { __syncthreads(); }
 FASTSSL_DEVICE char* shared() {
   extern __shared__ float4 fastssl_shared[];
   return reinterpret_cast<char*>(fastssl_shared);
+}
+// An address that was itself read from memory, where the compiler cannot see that it is one of global memory: loads and stores
+// through it need not find that out each time.
+template <typename T>
+FASTSSL_DEVICE T* global(T* address) {
+  __builtin_assume(__isGlobal(address));
+  return address;
 }
 // The value of the lane whose number differs in the bits of `mask`. All 32 lanes of a warp must call.
 FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
