@@ -76,7 +76,7 @@ class Keys:
 
 def seed_from_torch() -> int:
     """A seed, 0 to 2^63 - 2, from torch's default generator: torch.manual_seed and the seeds of workers govern it."""
-    return int(torch.randint(2**63 - 1, ()).item())
+    return int(torch.randint(2**63 - 1, (), device="cpu").item())
 
 
 def _as_indices(who: str, indices: Any, device: Any) -> Tensor:
@@ -85,7 +85,7 @@ def _as_indices(who: str, indices: Any, device: Any) -> Tensor:
     if not isinstance(indices, Tensor):
         if not isinstance(indices, Sequence) or not all(map(_is_index, indices)):
             raise ValueError(f"{who}: indices={indices!r} must be whole numbers, at least 0, in a list or a tensor.")
-        indices = torch.tensor([int(i) for i in indices], dtype=torch.int64)
+        indices = torch.tensor([int(i) for i in indices], dtype=torch.int64, device="cpu")
     if indices.dim() != 1 or indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise ValueError(
             f"{who}: indices is {tuple(indices.shape)} {indices.dtype}, and must be (B,) of whole numbers, one a sample."
