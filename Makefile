@@ -6,7 +6,7 @@
 #   make lint | format        check the style | apply it
 #   make sanitize             the native code under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make fuzz [SECONDS=600]   libFuzzer on decoding, rendering and the cache file
-#   make gpu-check            build, test and benchmark on a machine with a GPU, network or not
+#   make gpu-check [PART=..]  build, test, benchmark and check memory on a machine with a GPU, network or not
 #   make build                compile what changed
 #   make clean | distclean    remove what was built | and the environment
 #
@@ -81,6 +81,7 @@ bench: build $(VENV)/.bench
 	$(PY) -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds $(ARGS)
 	$(PY) benchmarks/views.py $(if $(DATA),--data "$(DATA)")
 	$(PY) benchmarks/memory.py $(if $(DATA),--data "$(DATA)")
+	$(PY) benchmarks/masks.py
 	$(PY) benchmarks/tables.py README.md
 
 .PHONY: lint
@@ -101,7 +102,7 @@ format: $(VENV)/.installed
 # for which freed blocks must not wait in quarantine.
 SANITIZE := build/sanitize
 SANITIZED_LIBRARIES = $(foreach l,libasan.so libubsan.so libstdc++.so.6,$(shell $(CXX) -print-file-name=$(l)))
-WITHOUT_NATIVE := embedding examples layout loss% models% pretrain readme reference
+WITHOUT_NATIVE := cuda_resources embedding examples gpu_benchmarks layout loss% models% pretrain readme reference
 SANITIZE_TESTS ?= $(filter-out $(WITHOUT_NATIVE:%=tests/test_%.py),$(wildcard tests/test_*.py))
 .PHONY: sanitize
 sanitize: $(VENV)/.installed
@@ -134,7 +135,7 @@ fuzz: $(VENV)/.installed
 
 .PHONY: gpu-check
 gpu-check:
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash benchmarks/gpu-check.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" PART="$(PART)" bash benchmarks/gpu-check.sh
 
 .PHONY: clean distclean
 clean:

@@ -1,13 +1,15 @@
-"""Joins the reports of one GPU run, and pytest-benchmark's, into benchmarks/results/<device>-<commit>.json."""
+"""Joins the reports of one GPU run, and pytest-benchmark's, into benchmarks/results/<device>-<commit>.json; tables beside it."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gpu_report
 import harness
 
 
@@ -28,6 +30,12 @@ def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
     return {**harness.report("micro", results), "command": "pytest benchmarks/test_micro.py"}
 
 
+def tables(reports: Sequence[dict[str, Any]]) -> str:
+    """As Markdown, those of gpu_views.py."""
+    of_views = [report for report in reports if report["benchmark"] == "gpu_views"]
+    return "".join(f"{gpu_report.caption(r)}\n\n{gpu_report.tables(r)}\n" for r in of_views)
+
+
 def main(paths: list[Path]) -> None:
     if not paths:
         raise SystemExit("gather.py: give the JSON files to join")
@@ -38,6 +46,8 @@ def main(paths: list[Path]) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / name).write_text(json.dumps(joined, indent=1) + "\n")
         print(f"wrote {Path(folder) / name}")
+        if text := tables(joined):
+            (Path(folder) / name).with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

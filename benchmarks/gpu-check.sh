@@ -2,13 +2,30 @@
 # Builds, tests and benchmarks on a machine with a GPU: with the system's Python where that has all it takes (no network
 # needed then, and no environment is made), else in the environment that `make install` makes.
 #
-# Reads PYTHON, VENV, JPEG_ROOT (a libjpeg-turbo outside the system's folders), DATA (photographs for the benchmarks),
-# FASTSSL_CUDA_ARCHS (default: the GPU's own) and FASTSSL_COMMIT (where there is no repository to ask).
-# Writes benchmarks/results/<device>-<commit>.json, or, where OUT is set, a copy there too.
+# In parts, which PART picks one or more of ("tests bench"), where time is short; what they leave is in build/gpu-check:
+#   build     compiles for this GPU's architecture
+#   tests     tests/test_cuda*.py
+#   bench     gpu_views.py, the micro-benchmarks, views.py --quick; then benchmarks/results/<device>-<commit>.json and .md
+#   sanitize  compute-sanitizer's memcheck, racecheck and initcheck over gpu_small.py
+#   suite     the rest of the tests
+#   profile   ncu's figures for each kernel; only where asked for
+# Nothing that needs a GPU can pass by skipping: FASTSSL_REQUIRE_CUDA=1. A part that fails does not keep the later ones from
+# running, since time on a GPU is dear; it does fail the check.
+#
+# Reads PYTHON, VENV, JPEG_ROOT (a libjpeg-turbo outside the system's folders), DATA (photographs for the benchmarks), CIFAR (the
+# folder of CIFAR-10), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where there is no repository to ask), and OUT
+# (a folder that gets copies of the results).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} venv=${VENV:-.venv}
+python=${PYTHON:-python3} venv=${VENV:-.venv} parts=${PART:-build tests bench sanitize suite}
 modules="torch torchvision numpy timm tqdm PIL setuptools pybind11 pytest pytest_benchmark hypothesis scipy"
+
+for part in $parts; do
+  case $part in
+    build | tests | bench | sanitize | suite | profile) ;;
+    *) echo "gpu-check: PART=$part is none of build, tests, bench, sanitize, suite, profile" >&2 && exit 2 ;;
+  esac
+done
 
 lacks() { # what the Python given lacks, and what the machine lacks
   "$1" - $modules <<'PY' || echo "a working '$1'"
@@ -35,11 +52,15 @@ export PATH="$(dirname "$python"):$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONP
 if [ -n "${JPEG_ROOT:-}" ]; then
   export JPEG_ROOT LD_LIBRARY_PATH="$JPEG_ROOT/lib:$JPEG_ROOT/lib/$(uname -m)-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
+state=build/gpu-check
+mkdir -p "$state"
 
-arch=${FASTSSL_CUDA_ARCHS:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d '. ')}
-echo "gpu-check: building for sm_$arch with $(nvcc --version | sed -n 's/.*release \([^,]*\),.*/CUDA \1/p'), $python"
-FASTSSL_CUDA=ON FASTSSL_CUDA_ARCHS=$arch "$python" setup.py -q build_ext --inplace egg_info
-"$python" - <<'PY'
+build() {
+  local arch=${FASTSSL_CUDA_ARCHS:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d '. ')}
+  echo "gpu-check: building for sm_$arch with $(nvcc --version | sed -n 's/.*release \([^,]*\),.*/CUDA \1/p'), $python"
+  rm -f "$state"/*
+  FASTSSL_CUDA=ON FASTSSL_CUDA_ARCHS=$arch "$python" setup.py -q build_ext --inplace egg_info || return
+  "$python" - <<'PY'
 import fastssl
 
 info = fastssl.build_info()
@@ -47,15 +68,73 @@ print("gpu-check:", info)
 if not info["cuda_architectures"] or not fastssl.has_cuda():
     raise SystemExit("gpu-check: the build has no CUDA, or the driver offers it no GPU (architectures, devices: above)")
 PY
+}
 
-# A failing test does not keep the benchmarks from running: time on a GPU is dear. It does fail the check.
-status=0
-FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest || status=$?
+tests() {
+  FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest tests/test_cuda*.py
+}
 
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-"$python" benchmarks/views.py --quick ${DATA:+--data "$DATA"} --out "$scratch/views.json" || status=$?
-"$python" -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds \
-  --benchmark-json "$scratch/micro.json" || status=$?
-"$python" benchmarks/gather.py "$scratch"/*.json || status=$?
-exit $status
+suite() {
+  FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest --ignore-glob='*/tests/test_cuda*.py'
+}
+
+# Joined after each, so that a time limit loses only what came after it.
+bench() {
+  local failed=0
+  "$python" benchmarks/gpu_views.py ${DATA:+--data "$DATA"} ${CIFAR:+--cifar "$CIFAR"} --out "$state/gpu_views.json" || failed=$?
+  gather || failed=$?
+  "$python" benchmarks/masks.py --out "$state/masks.json" || failed=$?
+  gather || failed=$?
+  "$python" -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds \
+    --benchmark-json "$state/micro.json" || failed=$?
+  gather || failed=$?
+  "$python" benchmarks/views.py --quick ${DATA:+--data "$DATA"} ${CIFAR:+--cifar "$CIFAR"} --out "$state/views.json" || failed=$?
+  gather || failed=$?
+  return "$failed"
+}
+
+gather() {
+  "$python" benchmarks/gather.py "$state"/*.json
+}
+
+sanitize() {
+  command -v compute-sanitizer >/dev/null || {
+    echo "gpu-check: no compute-sanitizer; it comes with CUDA's toolkit, in its bin: put that on the PATH or set CUDA_HOME" >&2
+    return 1
+  }
+  local tool failed=0
+  for tool in memcheck racecheck initcheck; do
+    echo "gpu-check: compute-sanitizer --tool $tool, begun $(date +%T)"
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
+      "$python" benchmarks/gpu_small.py >"$state/$tool.log" 2>&1 || failed=$?
+    awk 'NR <= 40 { print } { last[NR % 5] = $0 } END { for (i = NR - 4; i <= NR; ++i) if (i > 40) print last[i % 5] }' "$state/$tool.log"
+    [ -z "${OUT:-}" ] || cp "$state/$tool.log" "$OUT/"
+  done
+  return "$failed"
+}
+
+# The clocks are left as they are.
+profile() {
+  command -v ncu >/dev/null || { echo "gpu-check: no ncu (Nsight Compute); put it on the PATH" >&2; return 1; }
+  local task failed=0
+  for task in simclr dino; do
+    ncu --csv --print-units base --clock-control none --target-processes all --kernel-name-base demangled \
+      --kernel-name regex:fastssl --metrics "$("$python" benchmarks/gpu_stages.py --metrics)" \
+      "$python" benchmarks/gpu_views.py --once "$task" ${DATA:+--data "$DATA"} >"$state/$task.ncu" || failed=$?
+    echo "$task, a batch of 256:"
+    "$python" benchmarks/gpu_stages.py "$state/$task.ncu" || failed=$?
+    [ -z "${OUT:-}" ] || cp "$state/$task.ncu" "$OUT/"
+  done
+  return "$failed"
+}
+
+status=0 failures=""
+for part in $parts; do
+  echo "gpu-check: $part, begun $(date +%T)"
+  if ! "$part"; then
+    status=1 failures="$failures $part"
+    [ "$part" != build ] || break # nothing else can run
+  fi
+done
+[ "$status" = 0 ] && echo "gpu-check: passed: $parts" || echo "gpu-check: failed:$failures" >&2
+exit "$status"

@@ -4,7 +4,8 @@
     python benchmarks/tables.py --check README.md    fails if that would change the file
 
 A marker names the benchmark, and for views the task, or "summary" (fastssl in every task, beside each peer) or
-"requirements" (each bound and whether it is met); what lies between it and its end is generated:
+"requirements" (each bound and whether it is met); for gpu_views a task or "requirements". What lies between it and its end is
+generated:
 
     <!-- bench: views loaders -->
     <!-- /bench -->
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import cifar10
+import gpu_report
 import harness
 import view_targets
 import views
@@ -81,13 +83,24 @@ def views_table(report: dict[str, Any], what: str) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def gpu_table(report: dict[str, Any], what: str) -> str:
+    records = [r for r in report["results"] if r["task"] == what]
+    if what != "requirements" and not records:
+        raise SystemExit(
+            f"no task {what!r} in the newest gpu_views; there are {sorted({r['task'] for r in report['results']})}"
+        )
+    if what == "requirements":
+        return gpu_report.target_table(report["targets"])
+    return gpu_report.task_table(records, report["copy_bytes_per_s"])
+
+
 def caption(report: dict[str, Any]) -> str:
     """What, where, when and how; the peers by version."""
     m, v = report["machine"], report["versions"]
     where = f"{m['gpu']}, " if m["gpu"] else ""
     where += f"{m['cores']} cores of {m['cpu']}, {m['memory_gib']} GiB"
     names = {"torch": "torch", "torchvision": "torchvision", "pillow": "Pillow", "lightly": "lightly"}
-    if report["benchmark"] == "views":
+    if report["benchmark"] in ("views", "gpu_views"):
         names |= {"albumentations": "albumentations", "kornia": "kornia", "nvidia-dali-cuda130": "DALI"}
     packages = ", ".join(f"{shown} {v[name]}" for name, shown in names.items() if v.get(name))
     inputs = ""
@@ -105,12 +118,17 @@ def rendered(words: str, among: list[dict[str, Any]]) -> str:
     report = newest(name, devices[0] if devices else None, among)
     if report is None:
         return f"Not measured yet: `python benchmarks/{name}.py`\n"
+    which = " ".join(word for word in rest if "=" not in word)
     if name == "views":
-        table = views_table(report, next((word for word in rest if "=" not in word), "loaders"))
+        table = views_table(report, which or "loaders")
+    elif name == "gpu_views":
+        table = gpu_table(report, which or "simclr")
     elif name == "cifar10":
         table = cifar10.table(report["results"])
     else:
-        raise SystemExit(f"<!-- bench: {words} -->: no table is known for {name!r}; there are views and cifar10")
+        raise SystemExit(
+            f"<!-- bench: {words} -->: no table is known for {name!r}; there are views, gpu_views and cifar10"
+        )
     return f"{table}\n\n{caption(report)}\n"
 
 

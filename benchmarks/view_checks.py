@@ -141,7 +141,7 @@ def compared(size: int, got: Sums, wanted: Sums, antialiased: bool) -> dict[str,
     found = {}
     for name in DRAW:
         value, goal = getattr(got, name), getattr(wanted, name)
-        allowed = 4 * math.sqrt(2 / got.views) * DRAW[name] + DESIGN[name]
+        allowed = 4 * math.sqrt(1 / got.views + 1 / wanted.views) * DRAW[name] + DESIGN[name]
         if name in PARTS:
             allowed *= goal
         above = math.inf if name == "detail" and not antialiased else goal + allowed

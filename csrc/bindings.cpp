@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "bind_masks.h"
 #include "core/draw.h"
 #include "core/philox.h"
 #include "core/plan.h"
@@ -530,15 +531,22 @@ PYBIND11_MODULE(_C, m) {
     if (s.height != height || s.width != width) throw cpu::DecodeError("the data changed while it was decoded");
     decoder.decode(pointer<uint8_t>(pixels), int64_t(channels) * width, channels);
   });
-  // A part of an image, or of a smaller copy, and where it lies: what the engine does, for the tests.
-  m.def("jpeg_decode_window", [](uintptr_t data, size_t size, std::array<int, 4> window, int shrink, int channels) {
-    cpu::JpegDecoder& decoder = jpeg_decoder();
-    decoder.open(pointer<const uint8_t>(data), size);
-    const cpu::Area area = decoder.begin({window[0], window[1], window[2], window[3]}, shrink, channels);
-    std::string pixels(size_t(area.rows) * size_t(area.columns) * size_t(channels), '\0');
-    decoder.read(reinterpret_cast<uint8_t*>(pixels.data()), int64_t(area.columns) * channels);
-    return py::make_tuple(py::bytes(pixels), area.top, area.left, area.rows, area.columns);
-  });
+  // A part of an image, or of a smaller copy, where it lies, and whether our own decoder of Huffman codes served: what the
+  // engine does, for the tests.
+  m.def(
+      "jpeg_decode_window",
+      [](uintptr_t data, size_t size, std::array<int, 4> window, int shrink, int channels, bool libjpeg_huffman) {
+        static thread_local cpu::JpegDecoder libjpeg(cpu::Huffman::Libjpeg);
+        cpu::JpegDecoder& decoder = libjpeg_huffman ? libjpeg : jpeg_decoder();
+        decoder.open(pointer<const uint8_t>(data), size);
+        const cpu::Area area = decoder.begin({window[0], window[1], window[2], window[3]}, shrink, channels);
+        std::string pixels(size_t(area.rows) * size_t(area.columns) * size_t(channels), '\0');
+        decoder.read(reinterpret_cast<uint8_t*>(pixels.data()), int64_t(area.columns) * channels);
+        const bool ours = decoder.huffman() == cpu::Huffman::Ours;
+        return py::make_tuple(py::bytes(pixels), area.top, area.left, area.rows, area.columns, ours);
+      },
+      py::arg("data"), py::arg("size"), py::arg("window"), py::arg("shrink"), py::arg("channels"),
+      py::arg("libjpeg_huffman") = false);
   m.def("render", &render, py::arg("views"), py::arg("images"), py::arg("count"), py::arg("step"), py::arg("plans"),
         py::arg("outputs"), py::arg("dtype"), py::arg("channels_last"), py::arg("threads"));
 
@@ -680,4 +688,6 @@ PYBIND11_MODULE(_C, m) {
       cuda::core_probe(device, pointer<const float>(pixels), n, factor, pointer<float>(out));
     }
   });
+
+  bind_masks(m);
 }

@@ -180,8 +180,8 @@ def is_jpeg(data: int, size: int) -> bool: ...
 def jpeg_size(data: int, size: int) -> tuple[int, int, int]: ...
 def jpeg_decode(data: int, size: int, pixels: int, height: int, width: int, channels: int) -> None: ...
 def jpeg_decode_window(
-    data: int, size: int, window: Sequence[int], shrink: int, channels: int
-) -> tuple[bytes, int, int, int, int]: ...
+    data: int, size: int, window: Sequence[int], shrink: int, channels: int, libjpeg_huffman: bool = False
+) -> tuple[bytes, int, int, int, int, bool]: ...
 def render(
     views: Sequence[ViewSpec],
     images: Sequence[StridedImage],
@@ -223,3 +223,97 @@ def cuda_architectures() -> str: ...
 def cuda_device_count() -> int: ...
 def cuda_device_info(device: int) -> dict[str, Any]: ...
 def core_probe(device: int, pixels: int, n: int, factor: float, out: int) -> None: ...
+
+# csrc/bind_masks.cpp
+MASK_STREAM: int
+MASK_STREAMS: int
+MASK_DRAWS: int
+MASK_CELL_BITS: int
+MASK_CONTEXTS: int
+MASK_TARGETS: int
+
+class MaskExecutor:
+    @staticmethod
+    def host(threads: int) -> MaskExecutor: ...
+    @staticmethod
+    def emulated() -> MaskExecutor: ...
+    @staticmethod
+    def cuda(device: int, stream: int) -> MaskExecutor: ...
+    @property
+    def scratch(self) -> bool: ...
+
+class MaskKeys:
+    def __init__(self, indices: int, samples: int, seed: int, epoch: int, stream: int) -> None: ...
+
+class CellGrid:
+    def __init__(self, rows: int, columns: int, side: int) -> None: ...
+
+def mask_rank_scratch(cells: int) -> int: ...
+def mask_bits_scratch(rows: int, columns: int) -> int: ...
+def mask_cells(executor: MaskExecutor, keys: MaskKeys, grid: CellGrid, kept: int, out: int, scratch: int) -> None: ...
+def mask_tokens(
+    executor: MaskExecutor,
+    keys: MaskKeys,
+    grid: CellGrid,
+    kept: int,
+    prefix: int,
+    keep: int,
+    masked: int,
+    scratch: int,
+) -> None: ...
+def mask_prefix(executor: MaskExecutor, keys: MaskKeys, length: int, low: int, high: int, out: int) -> None: ...
+def mask_inverse_block(
+    executor: MaskExecutor,
+    keys: MaskKeys,
+    rows: int,
+    columns: int,
+    visible: int,
+    aspect: tuple[float, float],
+    roll: bool,
+    inside: bool,
+    out: int,
+) -> None: ...
+def mask_counts(
+    executor: MaskExecutor,
+    keys: MaskKeys,
+    ratio: tuple[float, float],
+    share: float,
+    cells: int,
+    exact_share: bool,
+    out: int,
+    order: int,
+) -> None: ...
+def mask_blocks(
+    executor: MaskExecutor,
+    keys: MaskKeys,
+    rows: int,
+    columns: int,
+    limit: int,
+    least: int,
+    most: int,
+    aspect: tuple[float, float],
+    attempts: int,
+    counts: int,
+    out: int,
+    scratch: int,
+) -> None: ...
+def mask_multi_block(
+    executor: MaskExecutor,
+    keys: MaskKeys,
+    grid: tuple[int, int],
+    room: tuple[int, int],
+    context: tuple[int, int],
+    target: tuple[int, int],
+    contexts: int,
+    targets: int,
+    least: int,
+    allow_overlap: bool,
+    seen: int,
+    predicted: int,
+    scratch: int,
+) -> None: ...
+def mask_partition(
+    executor: MaskExecutor, mask: int, rows: int, length: int, count: int, prefix: int, first: int, rest: int
+) -> None: ...
+def mask_least_set(mask: int, rows: int, length: int) -> int: ...
+def mask_log_uniform(words: Sequence[int], low: float, high: float) -> list[float]: ...

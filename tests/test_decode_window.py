@@ -61,7 +61,7 @@ def part(data: bytes, window: tuple[int, int, int, int], shrink: int = 1, channe
     """The window (top, left, rows, columns) of the image shrunk by `shrink`."""
     encoded = np.frombuffer(data, np.uint8)
     args = encoded.ctypes.data, encoded.size, window, shrink, channels
-    pixels, top, left, rows, columns = _C.jpeg_decode_window(*args)
+    pixels, top, left, rows, columns, _ = _C.jpeg_decode_window(*args)
     area = np.frombuffer(pixels, np.uint8).reshape(rows, columns, channels)
     inside = area[window[0] - top :, window[1] - left :][: window[2], : window[3]]
     assert inside.shape == (window[2], window[3], channels), "the window is not in what was decoded"

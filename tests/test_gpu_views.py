@@ -110,3 +110,17 @@ WRONG = [
 def test_wrong_arguments_are_named(call, says):
     with pytest.raises((TypeError, ValueError), match=f"(?s){says}"):
         call()
+
+
+def test_torch_may_have_another_default_device():
+    views = GPUViews(RECIPE)
+    torch.manual_seed(5)
+    want = views(BATCH), views(RAGGED)
+    before = torch.get_default_device()
+    torch.manual_seed(5)
+    torch.set_default_device("meta")
+    try:
+        got = views(BATCH), views(RAGGED)
+    finally:
+        torch.set_default_device(before)
+    assert same(got[0], want[0]) and same(got[1], want[1])

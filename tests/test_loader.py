@@ -40,6 +40,19 @@ def test_a_batch_holds_views_targets_and_names(photos, device):
     assert sorted(joined(batches).indices.tolist()) == list(range(23))
 
 
+def test_torch_may_have_another_default_device(photos):
+    want = list(fastssl.Loader(ImageFolder(photos), RECIPE, batch_size=10))
+    before = torch.get_default_device()
+    torch.set_default_device("meta")
+    try:
+        got = list(fastssl.Loader(ImageFolder(photos), RECIPE, batch_size=10))
+    finally:
+        torch.set_default_device(before)
+    for a, b in zip(got, want, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.views, b.views, strict=True))
+        assert torch.equal(a.targets, b.targets) and a.filenames == b.filenames
+
+
 def test_a_batch_unpacks_in_three(photos):
     for batch in fastssl.Loader(photos, RECIPE, batch_size=8):
         views, targets, filenames = batch

@@ -94,7 +94,10 @@ def test_an_image_renders_alike_alone_and_in_a_batch(drawn):
 def test_images_of_any_strides():
     image = torch.from_numpy(images.photo(80, 60))
     view = View(crop=Crop(size=32), **PLAIN)
-    for strided in (image.permute(2, 0, 1).contiguous().permute(1, 2, 0), image[::2, 5:50], image[:, ::3]):
+    planes = image.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    gray = image[:, :, :1].contiguous().expand(-1, -1, 3)  # one plane, which is every channel
+    flat = image[:1, :1].expand(80, 60, 3)
+    for strided in (planes, image[::2, 5:50], image[:, ::3], gray, flat):
         plan = Plan.draw((view,), [tuple(strided.shape[:2])], seed=0)
         (want,) = ops.render([strided.contiguous()], plan, (view,))
         (got,) = ops.render([strided], plan, (view,))

@@ -58,3 +58,43 @@ def operators(recipe: Recipe, inputs: Callable[[], Iterable[list[bytes]]]) -> Ca
         return (ops.render(images, plan, views),)
 
     return lambda: map(batch, inputs())
+
+
+def rendered(
+    recipe: Recipe, images: Any, batches: int, dtype: Any, channels_last: bool, **kernels: Any
+) -> Callable[[], Iterable[Any]]:
+    """draw and render of the same images, a tensor or a list of them on one device, so many batches a pass.
+
+    `kernels`: what `by_kernels` takes besides; where there is any, it renders, not `ops.render`.
+    """
+    from fastssl import ops
+    from fastssl.transforms.plan import Plan
+
+    views, seeds = recipe_of(recipe), itertools.count()
+    sizes = [tuple(image.shape[:2]) for image in images]
+
+    def batch() -> tuple[Any]:
+        plan = Plan.draw(views, sizes, seed=next(seeds))
+        if kernels:
+            return (by_kernels(images, plan, views, dtype, channels_last, **kernels),)
+        return (ops.render(images, plan, views, dtype=dtype, channels_last=channels_last),)
+
+    return lambda: (batch() for _ in range(batches))
+
+
+def by_kernels(
+    images: Any, plan: Any, views: Any, dtype: Any, channels_last: bool, *, workspace_bytes: int
+) -> list[Any]:
+    """ops.render by the CUDA kernels, on the CPU too, where they run thread by thread."""
+    import torch
+
+    from fastssl.ops import render_cuda
+    from fastssl.ops.pixels import channels_of, device_of, locate
+    from fastssl.ops.render import DTYPES, encode_recipe, native_views
+
+    form = {"memory_format": torch.channels_last if channels_last else torch.contiguous_format, "dtype": dtype}
+    shape = (len(images), channels_of(images))
+    out = [torch.empty((*shape, v.size, v.size), **form, device=device_of(images)) for v in views]
+    specs = native_views(encode_recipe(views))
+    render_cuda.launch(locate(images), plan.data, specs, out, DTYPES[dtype], channels_last, workspace_bytes)
+    return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from view_recipes import ASPECT, BLUR_TAPS, FLIP_P, GRAY_P, JITTER_P, MEAN, SIGMA_PX, STD, Recipe, ViewSpec
@@ -46,3 +46,16 @@ def decode(jpeg: bytes) -> Any:
 def from_jpeg(recipe: Recipe) -> Callable[[bytes], list[Any]]:
     transform = from_pixels(recipe)
     return lambda jpeg: transform(decode(jpeg))
+
+
+def batches_of_pixels(recipe: Recipe, inputs: Callable[[], Iterable[Any]], **form: Any) -> Callable[[], Iterable[Any]]:
+    """From batches of uint8 tensors, (3, H, W) each, image by image; `form`: type and memory format of the finished views."""
+    import torch
+
+    transform = from_pixels(recipe)
+
+    def render(images: Any) -> tuple[list[Any]]:
+        views = zip(*(transform(image) for image in images), strict=True)
+        return ([torch.stack(of_one).to(**form) for of_one in views],)
+
+    return lambda: map(render, inputs())

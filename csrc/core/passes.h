@@ -71,7 +71,7 @@ inline Passes list_passes(const Program& program) {
   const int first = out.count;
   From from = From::Crop;
   if (program.transposed || program.rotated) {
-    add_passes(Actions{}, From::Crop, false, 0, false, out);
+    out.list[out.count++].writes = 0;
     from = program.rotated ? From::Rotated : From::Memory;
   }
   add_passes(program.after, from, false, 0, true, out);

@@ -11,6 +11,20 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "entropy.h"
+
+#if defined(LIBJPEG_TURBO_VERSION_NUMBER)
+#if LIBJPEG_TURBO_VERSION_NUMBER >= 1005000 && LIBJPEG_TURBO_VERSION_NUMBER < 3003000
+#define FASTSSL_OWN_HUFFMAN
+// As in the library's jpegint.h, which is seldom installed. What follows is not the same in all versions, nor needed here.
+// A newer version is to be looked at first; the tests fail with it, for they miss our own decoder.
+struct jpeg_entropy_decoder {
+  void (*start_pass)(j_decompress_ptr info);
+  boolean (*decode_mcu)(j_decompress_ptr info, JBLOCKROW* blocks);
+};
+#endif
+#endif
+
 namespace fastssl::cpu {
 
 // Images of more pixels are refused, as Pillow refuses them: so small a file of so large an image is an attack or a mistake.
@@ -25,9 +39,19 @@ struct JpegDecoder::State {
   bool ends;  // the data ends as a JPEG does
   Area area;  // what read() writes, of the image that libjpeg puts out
   uint8_t* line;  // one row, of what libjpeg puts out
+  EntropyDecoder* entropy;  // null: never to be used
+  Huffman huffman;          // what decodes this image
+  // What was asked for.
+  const uint8_t* data;
+  size_t size;
+  Area window;
+  int shrink, channels;
 };
 
 namespace {
+
+// How a function of libjpeg ends early.
+enum Escape { kError = 1, kIrregular = 2 };
 
 // The error manager is found through info->err, whose enclosing State is found through client_data.
 template <typename State>
@@ -77,13 +101,14 @@ bool is_jpeg(const uint8_t* data, size_t size) {
   return size >= 3 && data[0] == 0xFF && data[1] == 0xD8 && data[2] == 0xFF;
 }
 
-JpegDecoder::JpegDecoder() : state_(static_cast<State*>(std::calloc(1, sizeof(State)))) {
+JpegDecoder::JpegDecoder([[maybe_unused]] Huffman huffman)
+    : state_(static_cast<State*>(std::calloc(1, sizeof(State)))) {
   if (!state_) throw std::bad_alloc();
   state_->info.err = jpeg_std_error(&state_->errors);
   state_->errors.error_exit = [](j_common_ptr info) {
     State* state = state_of<State>(info);
     info->err->format_message(info, state->message);
-    std::longjmp(state->escape, 1);
+    std::longjmp(state->escape, kError);
   };
   state_->errors.emit_message = [](j_common_ptr info, int level) {
     if (level < 0) {
@@ -99,16 +124,29 @@ JpegDecoder::JpegDecoder() : state_(static_cast<State*>(std::calloc(1, sizeof(St
   }
   jpeg_create_decompress(&state_->info);
   state_->info.client_data = state_;
+#if defined(FASTSSL_OWN_HUFFMAN)
+  if (huffman == Huffman::Ours) {
+    state_->entropy = new (std::nothrow) EntropyDecoder;
+    if (!state_->entropy) {
+      jpeg_destroy_decompress(&state_->info);
+      std::free(state_);
+      throw std::bad_alloc();
+    }
+  }
+#endif
 }
 
 JpegDecoder::~JpegDecoder() {
   jpeg_destroy_decompress(&state_->info);
+  delete state_->entropy;
   std::free(state_->line);
   std::free(state_);
 }
 
 ImageSize JpegDecoder::open(const uint8_t* data, size_t size) {
   State* const s = state_;
+  s->data = data;
+  s->size = size;
   s->truncated = false;
   s->ends = has_end(data, size);
   s->errors.num_warnings = 0;
@@ -131,6 +169,13 @@ ImageSize JpegDecoder::open(const uint8_t* data, size_t size) {
 }
 
 Area JpegDecoder::begin(const Area& window, int shrink, int channels) {
+  state_->window = window;
+  state_->shrink = shrink;
+  state_->channels = channels;
+  return prepare(window, shrink, channels, state_->entropy ? Huffman::Ours : Huffman::Libjpeg);
+}
+
+Area JpegDecoder::prepare(const Area& window, int shrink, int channels, [[maybe_unused]] Huffman huffman) {
   State* const s = state_;
   jpeg_decompress_struct& info = s->info;
   if (setjmp(s->escape)) throw DecodeError(std::string("damaged JPEG: ") + s->message);
@@ -145,11 +190,17 @@ Area JpegDecoder::begin(const Area& window, int shrink, int channels) {
   std::free(s->line);
   s->line = static_cast<uint8_t*>(std::malloc(size_t(info.output_width) * 4));
   if (!s->line) throw std::bad_alloc();
+  s->huffman = Huffman::Libjpeg;
   // libjpeg skips rows by decoding them to nowhere, which its arithmetic decoder cannot.
   if (info.arith_code || is_incomplete(info)) return s->area;
 
   // Chroma is blended with that of the next column, so one unit more on either side makes the window's own columns right.
-  const int unit = info.min_DCT_scaled_size * (info.num_components == 1 ? 1 : info.max_h_samp_factor);
+#if JPEG_LIB_VERSION >= 70
+  const int block = info.min_DCT_h_scaled_size;
+#else
+  const int block = info.min_DCT_scaled_size;
+#endif
+  const int unit = block * (info.num_components == 1 ? 1 : info.max_h_samp_factor);
   const int left = window.left > unit ? window.left - unit : 0;
   const int right = window.left + window.columns + unit;
   if (left >= unit || right < int(info.output_width)) {
@@ -161,13 +212,40 @@ Area JpegDecoder::begin(const Area& window, int shrink, int channels) {
   }
   s->area.top = window.top;
   s->area.rows = window.rows;
+#if defined(FASTSSL_OWN_HUFFMAN)
+  const int end_column = (s->area.left + s->area.columns + unit - 1) / unit;
+  if (huffman == Huffman::Ours && s->entropy->start(info, s->area.left / unit, end_column)) {
+    s->huffman = Huffman::Ours;
+    info.entropy->decode_mcu = [](j_decompress_ptr decompress, JBLOCKROW* blocks) -> boolean {
+      State* const state = state_of<State>(reinterpret_cast<j_common_ptr>(decompress));
+      if (!state->entropy->decode(blocks)) std::longjmp(state->escape, kIrregular);
+      return TRUE;
+    };
+  }
+#endif
   return s->area;
 }
 
 void JpegDecoder::read(uint8_t* pixels, int64_t stride) {
+  if (read_rows(pixels, stride)) return;
+  // What libjpeg makes of irregular data is its own affair: from the start, by its own decoder.
+  State* const s = state_;
+  open(s->data, s->size);
+  prepare(s->window, s->shrink, s->channels, Huffman::Libjpeg);
+  read_rows(pixels, stride);
+}
+
+Huffman JpegDecoder::huffman() const { return state_->huffman; }
+
+// False where the data is irregular, which only our own decoder of Huffman codes says.
+bool JpegDecoder::read_rows(uint8_t* pixels, int64_t stride) {
   State* const s = state_;
   jpeg_decompress_struct& info = s->info;
-  if (setjmp(s->escape)) throw DecodeError(std::string("damaged JPEG: ") + s->message);
+  switch (setjmp(s->escape)) {
+    case 0: break;
+    case kIrregular: return false;
+    default: throw DecodeError(std::string("damaged JPEG: ") + s->message);
+  }
   const int top = s->area.top, end = top + s->area.rows, height = int(info.output_height);
   if (top > 0) jpeg_skip_scanlines(&info, JDIMENSION(top));
   while (int(info.output_scanline) < end && !s->truncated) {
@@ -192,6 +270,7 @@ void JpegDecoder::read(uint8_t* pixels, int64_t stride) {
   // Whether the end marker follows is no matter: all pixels are there.
   jpeg_abort_decompress(&info);
   if (s->truncated) throw DecodeError("the JPEG ends early (truncated)");
+  return true;
 }
 
 void JpegDecoder::decode(uint8_t* pixels, int64_t stride, int channels) {

@@ -3,6 +3,9 @@
 //
 // libjpeg reports errors by longjmp. Each call into it is confined to a function that holds no object with a destructor,
 // and the decoder itself outlives the jump, so nothing is leaked and no destructor is passed over.
+//
+// Huffman codes are decoded by cpu/entropy.h where it can: by libjpeg are those of progressive files and of files with several
+// scans, those of tiny files, damaged ones, and all where the headers are of another libjpeg than libjpeg-turbo 1.5 to 3.2.
 #pragma once
 
 #include <cstddef>
@@ -29,9 +32,13 @@ struct DecodeError : std::runtime_error {
 // Whether the data begins as a JPEG does.
 bool is_jpeg(const uint8_t* data, size_t size);
 
+// Whose decoder of Huffman codes.
+enum class Huffman { Ours, Libjpeg };
+
 class JpegDecoder {
  public:
-  JpegDecoder();
+  // Libjpeg: never ours, to compare them. The pixels and errors are the same.
+  explicit JpegDecoder(Huffman huffman = Huffman::Ours);
   ~JpegDecoder();
   JpegDecoder(const JpegDecoder&) = delete;
   JpegDecoder& operator=(const JpegDecoder&) = delete;
@@ -53,7 +60,13 @@ class JpegDecoder {
   // After open(): the whole image, height x width x `channels` bytes.
   void decode(uint8_t* pixels, int64_t stride, int channels = 3);
 
+  // Whose has decoded what read() gave.
+  Huffman huffman() const;
+
  private:
+  Area prepare(const Area& window, int shrink, int channels, Huffman huffman);
+  bool read_rows(uint8_t* pixels, int64_t stride);
+
   struct State;
   State* state_;
 };

@@ -2,6 +2,7 @@
 #include <stdexcept>
 
 #include "device.h"
+#include "masks.h"
 #include "render.h"
 
 namespace fastssl::cuda {
@@ -17,5 +18,6 @@ int device_count() { return 0; }
 DeviceInfo device_info(int) { throw std::runtime_error(kAbsent); }
 void launch_render(const RenderPlan&, const void*, void*, int, uintptr_t) { throw std::runtime_error(kAbsent); }
 void core_probe(int, const float*, int64_t, float, float*) { throw std::runtime_error(kAbsent); }
+void draw_masks(const core::MaskJob&, int, uintptr_t) { throw std::runtime_error(kAbsent); }
 
 }  // namespace fastssl::cuda

@@ -29,6 +29,26 @@ FASTSSL_HD constexpr int blur_shared(int radius) {
   return (2 * kTile + 2 * radius) * blur_pitch(radius) * int(sizeof(float));
 }
 
+// Four neighbours, `step` from one to the next, blurred along the line they lie in. At distance k they take what their
+// neighbours took at k - 1, so that each step loads two values and not eight.
+FASTSSL_DEVICE void blur_four(const float* at, int step, const float* weight, int radius, float (&sum)[kPixels]) {
+  float before[kPixels], behind[kPixels];
+  for (int j = 0; j < kPixels; ++j) {
+    before[j] = behind[j] = at[j * step];
+    sum[j] = weight[0] * at[j * step];
+  }
+  const float *first = at, *last = at + (kPixels - 1) * step;
+  FASTSSL_UNROLL(2)
+  for (int k = 1; k <= radius; ++k) {
+    for (int j = kPixels - 1; j > 0; --j) before[j] = before[j - 1];
+    for (int j = 0; j < kPixels - 1; ++j) behind[j] = behind[j + 1];
+    before[0] = *(first -= step);
+    behind[kPixels - 1] = *(last += step);
+    const float w = weight[k];
+    for (int j = 0; j < kPixels; ++j) sum[j] = core::fused(w, before[j] + behind[j], sum[j]);
+  }
+}
+
 // In shared memory, for a radius of at most kTiledRadius.
 template <int C>
 struct BlurKernel {
@@ -56,22 +76,15 @@ struct BlurKernel {
           around[y * pitch + x] = row[inside(border, tile.x - radius + x, tile.columns)];
       }
       grid::barrier();
-      for (int y = warp; y < kTile; y += kThreads / 32) {
+      for (int y = warp * kPixels; y < kTile; y += kThreads / 32 * kPixels) {
         for (int x = lane; x < side; x += 32) {
-          const float* at = around + (y + radius) * pitch + x;
-          float sum = weight[0] * at[0];
-          FASTSSL_UNROLL(2)
-          for (int k = 1; k <= radius; ++k) sum = core::fused(weight[k], at[-k * pitch] + at[k * pitch], sum);
-          middle[y * pitch + x] = sum;
+          float sum[kPixels];
+          blur_four(around + (y + radius) * pitch + x, pitch, weight, radius, sum);
+          for (int j = 0; j < kPixels; ++j) middle[(y + j) * pitch + x] = sum[j];
         }
       }
       grid::barrier();
-      const float* at = middle + (p.y - tile.y) * pitch + (p.x - tile.x) + radius;
-      for (int j = 0; j < kPixels; ++j) p.value[c][j] = weight[0] * at[j];
-      FASTSSL_UNROLL(2)
-      for (int k = 1; k <= radius; ++k) {
-        for (int j = 0; j < kPixels; ++j) p.value[c][j] = core::fused(weight[k], at[j - k] + at[j + k], p.value[c][j]);
-      }
+      blur_four(middle + (p.y - tile.y) * pitch + (p.x - tile.x) + radius, 1, weight, radius, p.value[c]);
       // The next channel's load writes `around` only, which nobody reads any more; its barrier guards `middle`.
     }
     finish(work, view, tile, p);

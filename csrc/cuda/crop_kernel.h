@@ -38,24 +38,16 @@ constexpr int kCropColumns = 64;  // of the source that are in shared memory at 
 FASTSSL_HD constexpr int crop_pitch(int channels) { return kCropColumns * channels + 4; }
 FASTSSL_HD constexpr int crop_shared(int channels) { return kTile * crop_pitch(channels) * int(sizeof(float)); }
 
-// Four values, `step` from one to the next, of which the first `n` are there. Bytes side by side are read as whole words of
-// memory where all are there, whatever their address.
-template <typename T>
+// Four values, `step` from one to the next, of which the first `n` are there. With kWords, they are bytes side by side and all
+// there, and are read as whole words of memory, whatever their address.
+template <bool kWords, typename T>
 FASTSSL_DEVICE void load_four(const T* from, int n, int step, float (&to)[4]) {
-#if defined(__CUDA_ARCH__)
-  if (sizeof(T) == 1 && step == 1 && n >= 4) {
-    const auto address = reinterpret_cast<uintptr_t>(from);
-    const auto* words = reinterpret_cast<const uint32_t*>(address & ~uintptr_t(3));
-    const auto shift = uint32_t(address & 3) * 8;
-    const uint32_t low = __ldg(words), high = shift ? __ldg(words + 1) : 0;
-    const uint32_t word = __funnelshift_r(low, high, shift);
-    // 2^23 plus a byte is a float whose last bits are that byte: cheaper than a conversion, and as exact.
-    for (int i = 0; i < 4; ++i)
-      to[i] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7650u + uint32_t(i))) - 8388608.0f;
-    return;
+  if constexpr (kWords) {
+    const uint32_t word = grid::load_word(from);
+    for (int i = 0; i < 4; ++i) to[i] = float_of_byte(word, i);
+  } else {
+    for (int i = 0; i < 4; ++i) to[i] = i < n ? float(from[i * step]) : 0.0f;
   }
-#endif
-  for (int i = 0; i < 4; ++i) to[i] = i < n ? float(from[i * step]) : 0.0f;
 }
 
 // Where the source's pixels lie: an image as it is, or a frame.
@@ -67,41 +59,57 @@ struct Source {
 
 template <int C, typename T>
 struct CropKernel {
-  static constexpr int kThreads = cuda::kThreads, kBlocks = sizeof(T) == 1 ? 3 : 2;
+  static constexpr int kThreads = cuda::kThreads, kBlocks = (sizeof(T) == 1 && C == 3 ? 4 : 3) - grid::kFewer;
   Work work;
 
-  // Down the columns: values [0, n), `step` apart, of each of `lines` lines, from column x on, for `rows` rows.
-  FASTSSL_DEVICE void down_columns(const ViewRecord& view, const Source& source, int y0, int rows, int x, int lines,
-                                   int n, int step, float* shared) const {
-    const int size = view.program.size;
-    const Taken taps = taps_at(work, view.y_taps, size);
-    const int groups = (n + 3) / 4, items = rows * lines * groups;
-    for (int item = grid::thread(); item < items; item += kThreads) {
-      const int line = item / groups, group = item - line * groups;  // of all rows' lines
-      const int l = lines == 1 ? line : line / lines, plane = line - l * lines;
-      const int i = view.program.mirror_y ? size - 1 - (y0 + l) : y0 + l;
-      const float* weight = taps.weight + int64_t(i) * view.y_most;
-      const int count = taps.first[size + i];
-      const char* at = source.data + taps.first[i] * source.row + plane * source.line +
-                       (int64_t(x) * source.step + int64_t(4 * group) * step) * int64_t(sizeof(T));
-      const int left = n - 4 * group;
-      float sum[4] = {0, 0, 0, 0};
-      FASTSSL_UNROLL(2)
-      for (int k = 0; k < count; ++k, at += source.row) {
-        const T* values = reinterpret_cast<const T*>(at);
-        float value[4];
-        load_four(values, left, step, value);
-        const float w = weight[k];
-        for (int e = 0; e < 4; ++e) sum[e] = core::fused(w, value[e], sum[e]);
-      }
-      store_pack<float, 4>(shared + l * crop_pitch(C) + plane * kCropColumns + 4 * group, sum);
+  // The weighted sum of `count` rows' values.
+  template <bool kWords>
+  FASTSSL_DEVICE void add_rows(const char* at, int64_t row, const float* weight, int count, int n, int step,
+                               float (&sum)[4]) const {
+    FASTSSL_UNROLL(2)
+    for (int k = 0; k < count; ++k) {
+      float value[4];
+      load_four<kWords>(grid::global(reinterpret_cast<const T*>(at)), n, step, value);
+      const float w = *weight;
+      for (int e = 0; e < 4; ++e) sum[e] = core::fused(w, value[e], sum[e]);
+      at += row;
+      ++weight;
     }
   }
 
-  // Along the rows: adds what columns [x, x + columns) give, which `row` holds, `across` floats from one to the next and
-  // `between` from channel to channel.
-  FASTSSL_DEVICE void along_rows(const ViewRecord& view, const float* row, int x, int columns, int across, int between,
-                                 Pixels<C>& p) const {
+  // Down the columns: values [0, n), `step` apart, of each of `lines` lines, from column x on, for `rows` rows. A row's
+  // threads are those that make its pixels afterwards: which row it is takes no division, and its taps are found once.
+  FASTSSL_DEVICE void down_columns(const ViewRecord& view, const Source& source, int y0, int rows, int x, int lines,
+                                   int n, int step, float* shared) const {
+    const int l = grid::thread() / kThreadsAcross;
+    if (l >= rows) return;
+    const int size = view.program.size;
+    const Taken taps = taps_at(work, view.y_taps, size);
+    const int i = view.program.mirror_y ? size - 1 - (y0 + l) : y0 + l;
+    const float* weight = taps.weight + int64_t(i) * view.y_most;
+    const int count = taps.first[size + i];
+    const char* row = source.data + taps.first[i] * source.row + int64_t(x) * source.step * int64_t(sizeof(T));
+    float* to = shared + l * crop_pitch(C);
+    for (int line = 0; line < lines; ++line, row += source.line, to += kCropColumns) {
+      for (int v = 4 * (grid::thread() % kThreadsAcross); v < n; v += 4 * kThreadsAcross) {
+        const char* at = row + int64_t(v) * step * int64_t(sizeof(T));
+        float sum[4] = {0, 0, 0, 0};
+        // Decided here and not row by row, so that the loop has no branch and its loads are in flight together.
+        if (sizeof(T) == 1 && step == 1 && n - v >= 4) {
+          add_rows<sizeof(T) == 1>(at, source.row, weight, count, n - v, step, sum);
+        } else {
+          add_rows<false>(at, source.row, weight, count, n - v, step, sum);
+        }
+        store_pack<float, 4>(to + v, sum);
+      }
+    }
+  }
+
+  // Along the rows: adds what columns [x, x + columns) give, which `row` holds, the channels of a pixel side by side (kMixed)
+  // or each for itself.
+  template <bool kMixed>
+  FASTSSL_DEVICE void along_rows(const ViewRecord& view, const float* row, int x, int columns, Pixels<C>& p) const {
+    constexpr int across = kMixed ? C : 1, between = kMixed ? 1 : kCropColumns;
     const int size = view.program.size;
     const Taken taps = taps_at(work, view.x_taps, size);
     FASTSSL_UNROLL_ALL
@@ -114,7 +122,7 @@ struct CropKernel {
       const float* at = row + (from - x) * across;
       FASTSSL_UNROLL(2)
       for (int k = 0; k < count; ++k, at += across) {
-        const float w = weight[k];
+        const float w = *weight++;
         for (int c = 0; c < C; ++c) p.value[c][j] = core::fused(w, at[c * between], p.value[c][j]);
       }
     }
@@ -130,7 +138,7 @@ struct CropKernel {
     constexpr int64_t bytes = sizeof(T);
     const int step = image.plane ? 1 : image.channels;
     const int64_t line = image.plane ? image.plane : bytes;
-    const char* data = static_cast<const char*>(image.pixels) - image.top * image.stride - image.left * step * bytes;
+    const char* data = static_cast<const char*>(image.pixels) - image.top * image.stride - image.left * (step * bytes);
     return {data + channel * line, image.stride, line, step};
   }
 
@@ -164,7 +172,7 @@ struct CropKernel {
       if (x > begin) grid::barrier();
       down_columns(view, source, tile.y, rows, x, lines, columns * wide, mixed ? 1 : source.step, shared);
       grid::barrier();
-      if (p.y < size) along_rows(view, row, x, columns, mixed ? 3 : 1, mixed ? 1 : kCropColumns, p);
+      if (p.y < size) mixed ? along_rows<true>(view, row, x, columns, p) : along_rows<false>(view, row, x, columns, p);
     }
     for (int c = 0; c < C; ++c) {
       for (int j = 0; j < kPixels; ++j) p.value[c][j] = core::clamp01(p.value[c][j]);

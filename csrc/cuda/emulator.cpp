@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -30,7 +31,7 @@ enum class State { Running, AtBarrier, AtShuffle, Ended };
 
 struct Fiber {
   ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  char* stack = nullptr;
   State state = State::Running;
   int32_t given[2] = {};  // to the last two shuffles: a lane may be one ahead of another
   uint32_t shuffles = 0;
@@ -39,9 +40,10 @@ struct Fiber {
 
 struct Machine {
   std::vector<Fiber> fibers;
+  std::exception_ptr error;  // of the body
   char* shared = nullptr;
   int shared_bytes = 0;
-  const std::function<void()>* body = nullptr;
+  const std::function<void()>* body = nullptr;  // null: fibers come to their end
   ucontext_t scheduler;
   void* fake_stack = nullptr;
   const void* stack = nullptr;
@@ -52,6 +54,8 @@ struct Machine {
 
 thread_local Machine* machine = nullptr;
 thread_local Order order = Order::Forward;
+// Kept for later launches: memory that is new to the process costs more than what runs on it.
+thread_local std::vector<std::unique_ptr<char[]>> stacks;
 
 // Annotated, so that the address sanitizer knows whose stack it is on.
 void before_switch([[maybe_unused]] void** keep, [[maybe_unused]] const void* stack, [[maybe_unused]] size_t size) {
@@ -75,12 +79,19 @@ void yield(State state) {
   after_switch(fiber.fake_stack, nullptr, nullptr);
 }
 
+// A thread of every block.
 void fiber_main() {
   Machine& m = *machine;
   after_switch(nullptr, &m.stack, &m.stack_size);
-  (*m.body)();
+  while (m.body) {
+    try {
+      (*m.body)();
+    } catch (...) {
+      m.error = std::current_exception();
+    }
+    yield(State::Ended);
+  }
   Fiber& fiber = m.fibers[size_t(m.current)];
-  fiber.state = State::Ended;
   before_switch(nullptr, m.stack, m.stack_size);  // null: its fake stack is given back
   swapcontext(&fiber.context, &m.scheduler);
 }
@@ -89,21 +100,20 @@ void resume(Machine& m, int i) {
   Fiber& fiber = m.fibers[size_t(i)];
   m.current = i;
   fiber.state = State::Running;
-  before_switch(&m.fake_stack, fiber.stack.get(), kStack);
+  before_switch(&m.fake_stack, fiber.stack, kStack);
   swapcontext(&m.scheduler, &fiber.context);
   after_switch(m.fake_stack, nullptr, nullptr);
+  if (m.error) std::rethrow_exception(m.error);
 }
 
-void prepare(Machine& m, int i) {
-  Fiber& fiber = m.fibers[size_t(i)];
-  if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
+void prepare(Fiber& fiber, size_t i) {
+  if (i == stacks.size()) stacks.emplace_back(new char[kStack]);
+  fiber.stack = stacks[i].get();
   getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_sp = fiber.stack;
   fiber.context.uc_stack.ss_size = kStack;
   fiber.context.uc_link = nullptr;
   makecontext(&fiber.context, fiber_main, 0);
-  fiber.state = State::Running;
-  fiber.shuffles = 0;
 }
 
 // Whether all of [from, to) are at `state`.
@@ -135,7 +145,7 @@ void run_warp(Machine& m, int from, int to) {
 
 void run_block(Machine& m, int threads) {
   std::memset(m.shared, 0xFF, size_t(m.shared_bytes));
-  for (int i = 0; i < threads; ++i) prepare(m, i);
+  for (Fiber& fiber : m.fibers) fiber.shuffles = 0;
   const std::vector<int> warps = warps_in_order((threads + kWarp - 1) / kWarp, m.block);
   do {
     for (const int warp : warps) run_warp(m, warp * kWarp, std::min(threads, (warp + 1) * kWarp));
@@ -160,10 +170,20 @@ void run(int64_t blocks, int threads, int shared_bytes, const std::function<void
   m.shared_bytes = shared_bytes;
   m.body = &body;
   struct Leave {
-    ~Leave() { machine = nullptr; }
-  } const leave;
+    ~Leave() {
+      machine = nullptr;
+      if (m.body) stacks.clear();  // left in the middle, as the address sanitizer knows
+    }
+    const Machine& m;
+  } const leave{m};
   machine = &m;
-  for (m.block = 0; m.block < blocks; ++m.block) run_block(m, threads);
+  for (size_t i = 0; i < m.fibers.size(); ++i) prepare(m.fibers[i], i);
+  for (int64_t i = 0; i < blocks; ++i) {
+    m.block = order == Order::Backward ? blocks - 1 - i : i;
+    run_block(m, threads);
+  }
+  m.body = nullptr;
+  for (int i = 0; i < threads; ++i) resume(m, i);
 }
 
 void set_order(Order to) { order = to; }
@@ -176,6 +196,8 @@ char* shared() { return machine->shared; }
 int32_t shuffle_xor(int32_t value, int mask) {
   Machine& m = *machine;
   const int self = m.current;
+  if ((self ^ mask) >= int(m.fibers.size()) || self / kWarp != (self ^ mask) / kWarp)
+    throw std::logic_error("a shuffle with a lane that is not there");
   Fiber& fiber = m.fibers[size_t(self)];
   const uint32_t slot = fiber.shuffles++ & 1;
   fiber.given[slot] = value;

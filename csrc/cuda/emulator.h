@@ -2,11 +2,12 @@
 //
 // The threads of a block are fibers of one thread of the machine, which run one after the other from barrier to barrier. What
 // a GPU would do wrong is made visible: threads that part at a barrier or a shuffle are an error; shared memory begins as
-// NaN, not as what the block before left; and the order of the threads can be turned round, which changes the result of
-// a kernel that lacks a barrier.
+// NaN, not as what the block before left; and the order of threads and blocks can be turned round, which changes the
+// result of a kernel that lacks a barrier or needs what another block writes.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
 
 #define FASTSSL_DEVICE inline
@@ -17,10 +18,11 @@ namespace fastssl::cuda::emulator {
 
 constexpr int kWarp = 32;
 
-// One after another `blocks` blocks of `threads` threads run `body`. Throws std::logic_error where they part.
+// `blocks` blocks of `threads` threads run `body`. Throws what that throws, and std::logic_error where they
+// part.
 void run(int64_t blocks, int threads, int shared_bytes, const std::function<void()>& body);
 
-// The order in which a block's threads run between barriers.
+// The order in which a block's threads run between barriers, and, but for Shuffled, the blocks.
 enum class Order : int32_t { Forward, Backward, Shuffled };
 void set_order(Order order);
 
@@ -37,13 +39,24 @@ namespace {
 namespace grid {
 
 struct Stream {};
+constexpr int kFewer = 0;
 
 FASTSSL_DEVICE int thread() { return emulator::thread(); }
 FASTSSL_DEVICE int64_t block() { return emulator::block(); }
 FASTSSL_DEVICE void barrier() { emulator::barrier(); }
 FASTSSL_DEVICE char* shared() { return emulator::shared(); }
+template <typename T>
+FASTSSL_DEVICE T* global(T* address) {
+  return address;
+}
 FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return emulator::shuffle_xor(value, mask); }
 FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) { *to += value; }
+// Nothing beside them, for the sanitizer's sake; words.h is tested by itself.
+FASTSSL_DEVICE uint32_t load_word(const void* from) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof(word));
+  return word;
+}
 
 template <typename Kernel>
 void launch(const Kernel& kernel, int64_t blocks, int shared_bytes, Stream) {

@@ -9,7 +9,7 @@ namespace {
 
 template <typename T>
 FASTSSL_DEVICE float pixel_of(const core::ImageView& image, int c, int y, int x, float unit) {
-  const char* row = static_cast<const char*>(image.pixels) + y * image.stride;
+  const char* row = static_cast<const char*>(grid::global(image.pixels)) + y * image.stride;
   if (image.plane) return float(reinterpret_cast<const T*>(row + c * image.plane)[x]) * unit;
   return float(reinterpret_cast<const T*>(row)[int64_t(x) * image.channels + c]) * unit;
 }
@@ -66,12 +66,13 @@ struct FrameKernel {
         } else {
           for (int c = 0; c < C; ++c) {
             const auto pack = *reinterpret_cast<const Pack<float, kPixels>*>(frame.at(p.channel + c, p.y, p.x));
-            for (int j = 0; j < kPixels; ++j) p.value[c][j] = pack.value[j];
+            // What lies beyond the last column was never written.
+            for (int j = 0; j < kPixels; ++j) p.value[c][j] = p.x + j < tile.columns ? pack.value[j] : 0.0f;
           }
         }
       }
     }
-    finish(work, *view, tile, p);
+    finish<C, true>(work, *view, tile, p);
   }
 };
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../core/macros.h"
+#include "words.h"
 
 #if defined(__CUDACC__)
 
@@ -29,6 +30,13 @@ namespace grid {
 
 using Stream = cudaStream_t;
 
+// For compute capability 10 and above the same kernel takes more registers, so that one block fewer fits without spilling.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kFewer = 1;
+#else
+constexpr int kFewer = 0;
+#endif
+
 FASTSSL_DEVICE int thread() { return int(threadIdx.x); }
 FASTSSL_DEVICE int64_t block() { return int64_t(blockIdx.x); }
 FASTSSL_DEVICE void barrier() { __syncthreads(); }
@@ -37,10 +45,23 @@ FASTSSL_DEVICE char* shared() {
   extern __shared__ float4 fastssl_shared[];
   return reinterpret_cast<char*>(fastssl_shared);
 }
+// An address that was itself read from memory, where the compiler cannot see that it is one of global memory: loads and stores
+// through it need not find that out each time.
+template <typename T>
+FASTSSL_DEVICE T* global(T* address) {
+  __builtin_assume(__isGlobal(address));
+  return address;
+}
 // The value of the lane whose number differs in the bits of `mask`. All 32 lanes of a warp must call.
 FASTSSL_DEVICE int32_t shuffle_xor(int32_t value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
 FASTSSL_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
+}
+
+// Four bytes at any address, of memory that no kernel writes meanwhile. What is read beside them lies in the same words.
+FASTSSL_DEVICE uint32_t load_word(const void* from) {
+  const Words words = words_at(from);
+  return joined(__ldg(words.first), words.shift ? __ldg(words.first + 1) : 0, words.shift);
 }
 
 template <typename Kernel>

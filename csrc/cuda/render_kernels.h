@@ -1,8 +1,6 @@
 // Carries a RenderPlan out, on whatever machine grid.h stands for. Included by render.cu and render_emulated.cpp alone.
 #pragma once
 
-#include <stdexcept>
-
 #include "blur_kernel.h"
 #include "crop_kernel.h"
 #include "frame_kernel.h"
@@ -41,8 +39,6 @@ void launch_all(const RenderPlan& plan, const void* table, void* workspace, grid
                     launch.tiles,
                     plan.dtype,
                     plan.channels_last};
-    if (int64_t(launch.views) * launch.tiles > INT32_MAX)
-      throw std::invalid_argument("render: the batch has more tiles than one launch may have; render it in parts");
     launch.channels == 3 ? launch_stage<3>(launch, work, stream) : launch_stage<1>(launch, work, stream);
   }
 }

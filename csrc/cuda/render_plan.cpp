@@ -29,6 +29,8 @@ struct Workspace {
   }
 };
 
+constexpr int64_t kMostBlocks = INT32_MAX;  // of a launch, CUDA's own limit
+
 int64_t taps_bytes(int size, int most) { return int64_t(size) * (8 + int64_t(most) * 4); }
 
 // What a view needs of the workspace.
@@ -77,7 +79,9 @@ Reach reach_of(const core::ViewSpec& spec) {
   }
   // The image, the crop, a turn or rotation; contrast; the blur.
   out.passes = 1 + int(out.source) + int(spec.turn_p > 0 || spec.rotate_p > 0) + int(spec.jitter_p > 0) +
-               (!blurs ? 0 : spec.blur == core::BlurKind::Gaussian ? 1 : core::kBoxPasses);
+               (!blurs                                  ? 0
+                : spec.blur == core::BlurKind::Gaussian ? 1
+                                                        : core::kBoxPasses);
   return out;
 }
 
@@ -178,6 +182,9 @@ class Builder {
     core::compile(spec, request_.plans[i * request_.specs.size() + v], image.height, image.width, image.channels,
                   compiled_);
     core::check_memory(compiled_, image, request_.dtype);
+    if (image.channels != request_.images[0].channels)
+      core::refuse("it has " + std::to_string(image.channels) + " channels, and image 0 has " +
+                   std::to_string(request_.images[0].channels) + "; a batch needs as many in each");
     view.image = image;
     view.program = compiled_;
     view.passes = core::list_passes(compiled_);
@@ -290,6 +297,7 @@ class Builder {
     return {Stage::BlurColumns, Stage::BlurRows};
   }
 
+  // In two, where views of very different shapes would make too many tiles, which are as many for each.
   void add_launch(const Group& group, const std::vector<int32_t>& views, int32_t most) {
     Launch launch;
     launch.stage = group.stage;
@@ -297,9 +305,6 @@ class Builder {
     launch.type = group.type;
     launch.list = int64_t(numbers_.size());
     launch.views = most;
-    numbers_.push_back(int32_t(views.size()));
-    numbers_.insert(numbers_.end(), views.begin(), views.end());
-    numbers_.resize(size_t(launch.list) + 1 + size_t(most));
     const int channels = request_.images[0].channels;
     launch.channels = channels == 3 ? 3 : 1;
     int tiles_x = 0, tiles_y = 0;
@@ -309,8 +314,8 @@ class Builder {
     };
     for (const int32_t r : views) {
       const ViewRecord& view = records_[size_t(r)];
-      count(view.program.size, view.program.size);
-      if (group.stage != Stage::Taps && view.passes.list[group.pass].source) count(view.image.rows, view.image.columns);
+      const bool source = group.stage != Stage::Taps && view.passes.list[group.pass].source;
+      source ? count(view.image.rows, view.image.columns) : count(view.program.size, view.program.size);
       launch.radius = std::max(launch.radius, view.program.radius);
     }
     if (fixed() && group.stage != Stage::Taps) {
@@ -321,9 +326,19 @@ class Builder {
       launch.radius = reach.radius;
     }
     launch.tiles_x = tiles_x;
-    launch.tiles = tiles_x * tiles_y * (channels == 3 ? 1 : channels);
-    if (group.stage == Stage::Taps) launch.tiles = 2 * ((tiles_x * kTile + kTapsThreads - 1) / kTapsThreads);
+    int64_t tiles = int64_t(tiles_x) * tiles_y * (channels == 3 ? 1 : channels);
+    if (group.stage == Stage::Taps) tiles = 2 * ((tiles_x * kTile + kTapsThreads - 1) / kTapsThreads);
+    if (tiles * most > kMostBlocks && views.size() > 1 && !fixed()) {
+      const auto middle = views.begin() + most / 2;
+      add_launch(group, {views.begin(), middle}, most / 2);
+      return add_launch(group, {middle, views.end()}, most - most / 2);
+    }
+    if (tiles * most > kMostBlocks) core::refuse("render: an image is too large for a GPU");
+    launch.tiles = int32_t(tiles);
     launch.radius = group.stage == Stage::Blur ? std::min(launch.radius, kTiledRadius) : 0;
+    numbers_.push_back(int32_t(views.size()));
+    numbers_.insert(numbers_.end(), views.begin(), views.end());
+    numbers_.resize(size_t(launch.list) + 1 + size_t(most));
     plan_.launches.push_back(launch);
   }
 

@@ -145,13 +145,14 @@ FASTSSL_DEVICE void store_as(const Work& work, const ViewRecord& view, const Pix
   }
   const int down = p.y - program.erase_top;
   if (down >= 0 && down < program.erase_height) {
+    const T erased = kCast(core::fused(program.erase_value, 1.0f, 0.0f));  // a zero loses its sign, as all others do
     for (int j = 0; j < kPixels; ++j) {
       const int right = p.x + j - program.erase_left;
       if (right < 0 || right >= program.erase_width) continue;
-      for (int c = 0; c < C; ++c) value[c][j] = kCast(program.erase_value);
+      for (int c = 0; c < C; ++c) value[c][j] = erased;
     }
   }
-  T* const out = static_cast<T*>(view.out);
+  T* const out = static_cast<T*>(grid::global(view.out));
   const int64_t pixel = int64_t(p.y) * size + p.x;
   if (!work.channels_last || view.image.channels == 1) {
     for (int c = 0; c < C; ++c) {
@@ -210,14 +211,15 @@ FASTSSL_DEVICE void add_luma(const Work& work, const ViewRecord& view, bool insi
   }
 }
 
-// A pass's operations and where it leads, for pixels that are there. Every thread of the block calls it.
-template <int C>
+// A pass's operations and where it leads, for pixels that are there. Every thread of the block calls it. Only a pass over a
+// frame can begin with contrast (core/passes.h), which takes a division in double precision.
+template <int C, bool kContrast = false>
 FASTSSL_DEVICE void finish(const Work& work, const ViewRecord& view, const Tile& tile, Pixels<C>& p) {
   const core::Pass& pass = view.passes.list[work.pass];
   const core::Actions& actions = pass.source ? view.program.before : view.program.after;
   const bool inside = p.y < tile.rows && p.x < tile.columns;
   float mean = 0;
-  if (pass.begin < pass.end && actions.list[pass.begin].op == core::Op::Contrast) {
+  if (kContrast && pass.begin < pass.end && actions.list[pass.begin].op == core::Op::Contrast) {
     const auto sum = *reinterpret_cast<const int64_t*>(work.workspace + view.luma);
     mean = core::mean_luma(sum, tile.rows, tile.columns);
   }

@@ -254,13 +254,13 @@ void test_engine() {
     if (index % 7 == 3) throw cpu::DecodeError("no such sample");
     cpu::Fetched f;
     f.owner = std::make_shared<std::vector<uint8_t>>(pixels);
-    f.image = cpu::ImageView{static_cast<std::vector<uint8_t>*>(f.owner.get())->data(), 5, 4, 12}.whole();
+    f.image = packed_image(static_cast<std::vector<uint8_t>*>(f.owner.get())->data(), 5, 4);
     return f;
   };
   callbacks.decode_other = [&](const uint8_t* bytes, size_t size) {
     CHECK(size == 4 && bytes[0] == 0x89);
     cpu::Fetched f;
-    f.image = cpu::ImageView{pixels.data(), 5, 4, 12}.whole();
+    f.image = packed_image(pixels.data(), 5, 4);
     return f;
   };
   const std::vector<core::ViewSpec> views{busy_view(24), busy_view(9)};
@@ -422,8 +422,7 @@ void test_memory_cache() {
   }
   cpu::MemoryCache large(2, int64_t(64) << 20);  // images that have a chunk of their own
   std::vector<uint8_t> pixels(size_t(3) * 2000 * 2000, 7);
-  cpu::ImageView image{pixels.data(), 2000, 2000, 6000};
-  image.whole();
+  const cpu::ImageView image = packed_image(pixels.data(), 2000, 2000);
   large.keep(0, image);
   large.keep(1, image);
   CHECK(large.find(1, buffer, found) && std::memcmp(found.pixels, pixels.data(), pixels.size()) == 0);
@@ -539,8 +538,11 @@ int main() {
   test_draws_lie_inside();
   test_taps();
   test_jpeg();
+  test_entropy();
   test_render();
   test_edited_plans();
+  test_masks();
+  test_cuda_render();
   test_parallel_for();
   test_files();
   test_engine();

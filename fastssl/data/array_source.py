@@ -43,7 +43,11 @@ class ArraySource(Source):
         self.images: np.ndarray = array
         self.channels = array.shape[3]
         n = len(array)
-        labels = torch.zeros(n, dtype=torch.int64) if targets is None else torch.as_tensor(targets)
+        labels = (
+            torch.zeros(n, dtype=torch.int64, device="cpu")
+            if targets is None
+            else torch.as_tensor(targets, device="cpu")
+        )
         if labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
             raise ValueError(
                 f"ArraySource: targets are {labels.dtype} of shape {tuple(labels.shape)}; {n} images need ({n},) whole numbers."

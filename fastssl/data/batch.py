@@ -54,7 +54,7 @@ class Batch:
 
     def select(self, keep: list[int]) -> Batch:
         """The samples at these positions, copied."""
-        which = torch.tensor(keep, dtype=torch.int64)
+        which = torch.tensor(keep, dtype=torch.int64, device="cpu")
         return Batch(
             views=[view[which] for view in self.views],
             targets=self.targets[which],

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from fastssl.transforms import _draw_masks as draw
 from fastssl.transforms import masks
 from fastssl.transforms._checks import check_range, check_sides, check_whole
-from fastssl.transforms.philox import Keys
+from fastssl.transforms.keys import Keys
 
 __all__ = ["IJEPAMaskCollator"]
 
@@ -24,8 +24,8 @@ class IJEPAMaskCollator:
 
     The places of blocks follow torch's generator, and so `torch.manual_seed` and the seeds of DataLoader workers; their
     sizes follow a counter of batches that all workers share, and so agree on all ranks. All masks of a batch are cut to the
-    length of its shortest, as in the paper. `fastssl.transforms.masks.multi_block` draws the same as a function of the
-    samples' indices.
+    length of its shortest, as in the paper. It collates on the CPU; `fastssl.transforms.masks.multi_block` draws the same as a
+    function of the samples' indices, on any device, and `fastssl.transforms.masks.positions` cuts, which waits for a GPU.
 
     lightly's class repeats slips of I-JEPA's published code, which this one does not: there, the last row and column of
     patches are never seen nor predicted, one number decides both the scale and the aspect of the targets, and `min_keep` is to

@@ -184,7 +184,7 @@ class Iteration(Iterator[Batch]):
                 return
             step, order = following
             views = self._lease_views(len(step.indices))
-            plan = torch.empty((len(step.indices), len(self._views), len(PLAN_FIELDS)))
+            plan = torch.empty((len(step.indices), len(self._views), len(PLAN_FIELDS)), device="cpu")
             self._pending.append(
                 _Flight(step, order, views, plan, self._submit(step.indices, [], step, 0, views, plan))
             )
@@ -300,7 +300,12 @@ class Iteration(Iterator[Batch]):
             if index in self._bad:
                 continue
             job = self._submit(
-                torch.tensor([index]), [position], flight.step, min(distance, 255), flight.views, flight.plan
+                torch.tensor([index], device="cpu"),
+                [position],
+                flight.step,
+                min(distance, 255),
+                flight.views,
+                flight.plan,
             )
             self._wait(job)
             if self._crashes:

@@ -49,7 +49,7 @@ class MultiViewCollate:
         """
         if len(batch) == 0:
             warnings.warn("MultiViewCollate received an empty batch.", stacklevel=2)
-            return [], torch.zeros(0, dtype=torch.int64), []
+            return [], torch.zeros(0, dtype=torch.int64, device="cpu"), []
         samples, targets, filenames = split_samples("MultiViewCollate", batch)
         for i, views in enumerate(samples):
             several = isinstance(views, list | tuple)
@@ -96,7 +96,7 @@ def split_samples(who: str, batch: Sequence[Any]) -> tuple[list[Any], Tensor, li
             )
     filenames = [sample[2] for sample in batch if len(sample) == 3]
     targets = [_target(who, sample[1], i, filenames) for i, sample in enumerate(batch)]
-    return [sample[0] for sample in batch], torch.tensor(targets, dtype=torch.int64), filenames
+    return [sample[0] for sample in batch], torch.tensor(targets, dtype=torch.int64, device="cpu"), filenames
 
 
 def stack(tensors: list[Tensor], what: str, filenames: list[str]) -> Tensor:

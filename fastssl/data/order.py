@@ -49,8 +49,8 @@ class Order:
     def permutation(self, epoch: int) -> Tensor:
         """The samples in the order of the epoch, (length,), int64."""
         if not self.shuffle:
-            return torch.arange(self.length)
-        out = torch.empty(self.length, dtype=torch.int64)
+            return torch.arange(self.length, device="cpu")
+        out = torch.empty(self.length, dtype=torch.int64, device="cpu")
         _C.draw_permutation(self.seed, epoch, self.length, out.data_ptr())
         return out
 

@@ -80,7 +80,7 @@ class Source:
 
     def targets_of(self, indices: Tensor) -> Tensor:
         """The target of each, (n,), int64."""
-        return torch.tensor([self.target(i) for i in indices.tolist()], dtype=torch.int64)
+        return torch.tensor([self.target(i) for i in indices.tolist()], dtype=torch.int64, device="cpu")
 
     def filenames_of(self, indices: Tensor) -> list[str]:
         """The name of each."""
@@ -230,7 +230,7 @@ class ImageFolder(Source):
         if type(self).target is not ImageFolder.target:
             return super().targets_of(indices)
         targets = self.targets
-        return torch.tensor([targets[i] for i in indices.tolist()], dtype=torch.int64)
+        return torch.tensor([targets[i] for i in indices.tolist()], dtype=torch.int64, device="cpu")
 
     def filenames_of(self, indices: Tensor) -> list[str]:
         if type(self).filename is not ImageFolder.filename:

@@ -59,7 +59,7 @@ class Subset(Source):
         inner = self.source.native()
         if inner is None:
             return None
-        rows = torch.tensor(self.indices, dtype=torch.int64)
+        rows = torch.tensor(self.indices, dtype=torch.int64, device="cpu")
         return PixelArray(inner.images, rows if inner.rows is None else inner.rows[rows])
 
     def paths_of(self, indices: Tensor) -> list[str | None]:
@@ -72,7 +72,7 @@ class Subset(Source):
         return self.source.filenames_of(self._inner(indices))
 
     def _inner(self, indices: Tensor) -> Tensor:
-        return torch.tensor([self.indices[i] for i in indices.tolist()], dtype=torch.int64)
+        return torch.tensor([self.indices[i] for i in indices.tolist()], dtype=torch.int64, device="cpu")
 
     def fingerprint(self) -> str | None:
         said = self.source.fingerprint()

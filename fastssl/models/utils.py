@@ -1,8 +1,9 @@
 """lightly's names for the masks of `fastssl.transforms.masks`; the key comes from torch's generator.
 
 `torch.manual_seed` governs all of them, and the device changes nothing but where the result is. (Two of lightly's use
-Python's `random` instead, and others the generator of the device.) None waits for a GPU. A ratio outside [0, 1], and
-any argument that is out of its range, raises a ValueError with its name.
+Python's `random` instead, and others the generator of the device.) On a CUDA device kernels draw, and nothing waits for them;
+see `fastssl.transforms.masks`. A ratio outside [0, 1], and any argument that is out of its range, raises a ValueError with
+its name.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from fastssl.transforms import _draw_masks as draw
 from fastssl.transforms._checks import check_number, check_sides, check_whole
-from fastssl.transforms.philox import Keys
+from fastssl.transforms.keys import Keys
 
 __all__ = [
     "random_block_mask",
@@ -55,10 +56,8 @@ def random_token_mask(
     batch, length = _sequences(who, size)
     part = 1 - check_number(who, "mask_ratio", mask_ratio)
     kept = 0 if mask_class_token or length == 0 else 1
-    order = draw.permutation(Keys.from_torch(draw.RANDOM, batch, device), length - kept)
     keep = int((length - kept) * part)
-    first = torch.zeros((batch, kept), dtype=torch.int64, device=order.device)
-    return torch.cat([first, order[:, :keep] + kept], dim=1), order[:, keep:] + kept
+    return draw.tokens(Keys.from_torch(draw.RANDOM, batch, device), (1, length - kept), 1, keep, kept)
 
 
 def random_grid_token_mask(
@@ -94,9 +93,7 @@ def random_grid_token_mask(
     n = (side // cell) ** 2
     keep = int(n * part)
     keys = Keys.from_torch(draw.GRID, batch, device)
-    order = draw.permutation(keys, n)
-    tokens = draw.cells((side, side), cell, keys.device)[order] + prefix  # (B, n, cell * cell)
-    return _behind_prefix(tokens[:, :keep].flatten(1), prefix), tokens[:, keep:].flatten(1)
+    return draw.tokens(keys, (side // cell, side // cell), cell, keep, prefix)
 
 
 def random_inverse_block_mask(
@@ -134,9 +131,8 @@ def random_inverse_block_mask(
     masked = int(side * side * check_number(who, "mask_ratio", mask_ratio))
     aspect = _aspect(who, "min_aspect", min_aspect, "max_aspect", max_aspect)
     keys = Keys.from_torch(draw.INVERSE_BLOCK, batch, device)
-    visible = draw.inverse_block(keys, (side, side), side * side - masked, aspect, bool(roll)).flatten(1)
-    keep = draw.positions(visible, side * side - masked) + prefix
-    return _behind_prefix(keep, prefix), draw.positions(~visible, masked) + prefix
+    visible = draw.inverse_block(keys, (side, side), side * side - masked, aspect, bool(roll), inside=True)
+    return draw.split(visible.flatten(1), side * side - masked, prefix)
 
 
 def random_prefix_mask(size: tuple[int, int], max_prefix_length: int, device: Device = None) -> Tensor:
@@ -307,7 +303,3 @@ def _block_rules(
     return draw.BlockRules(
         least, most, aspect, check_whole(who, "max_attempts_per_block", attempts, 1, draw.MAX_ATTEMPTS)
     )
-
-
-def _behind_prefix(tokens: Tensor, prefix: int) -> Tensor:
-    return torch.cat([torch.arange(prefix, device=tokens.device).expand(len(tokens), -1), tokens], dim=1)

@@ -75,7 +75,9 @@ def _as_bytes(data: Any) -> Tensor:
         return data.contiguous()
     if isinstance(data, bytes):
         return (
-            torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()) if data else torch.empty(0, dtype=torch.uint8)
+            torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
+            if data
+            else torch.empty(0, dtype=torch.uint8, device="cpu")
         )
     if isinstance(data, bytearray | memoryview):
         return _as_bytes(bytes(data))
@@ -91,7 +93,7 @@ def _decode_bytes(encoded: Tensor, mode: Mode) -> Tensor:
         channels = 3
     elif channels == 4:
         return decode_other(encoded.numpy(), mode)
-    pixels = torch.empty((height, width, channels), dtype=torch.uint8)
+    pixels = torch.empty((height, width, channels), dtype=torch.uint8, device="cpu")
     _C.jpeg_decode(address, size, pixels.data_ptr(), height, width, channels)
     return pixels
 

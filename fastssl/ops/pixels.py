@@ -31,6 +31,8 @@ class Pixels(NamedTuple):
 
 
 def channels_of(images: Sequence[Tensor] | Tensor) -> int:
+    if isinstance(images, Tensor):
+        return images.shape[-1] if images.dim() == 4 else 3
     first = images[0] if len(images) else None
     return first.shape[2] if isinstance(first, Tensor) and first.dim() == 3 else 3
 
@@ -92,7 +94,8 @@ def _locate_one(image: Tensor, i: int, channels: int, device: torch.device) -> t
     row, pixel, value = image.stride()
     kept = None
     side_by_side = (value == 1 or own == 1) and (pixel == own or width == 1)
-    if not side_by_side and pixel != 1:
+    # One plane expanded to several channels is none of its own: 0 bytes apart stands for side by side.
+    if not side_by_side and (pixel != 1 or value == 0):
         if device.type != "cpu":
             raise ValueError(
                 f"render: image {i} has strides {image.stride()}; on a GPU its channels must lie side by side or be planes with "

@@ -73,7 +73,13 @@ class PreparedRender:
 
         Raises:
             ValueError: The plan does not fit, or holds what the recipe never draws, or the images differ from the first ones.
+            RuntimeError: The current stream is capturing a graph, which would hold this one plan.
         """
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "PreparedRender: update() while a CUDA graph is being captured, which would hold this one plan; call it before "
+                "the capture and before each replay, and capture launch() alone."
+            )
         images = self._images if images is None else images
         data = check_plan(plan, images, self._recipe)
         self._fixed.update(locate(images), data)

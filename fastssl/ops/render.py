@@ -128,7 +128,8 @@ def render(
     The same images, plan and recipe give the same bytes, whatever the number of threads.
 
     Args:
-        images: B images of any sizes, (H, W, C), uint8, uint16 (65535 is 1), or float32 in [0, 1]; or one tensor, (B, H, W, C).
+        images: B images of any sizes, (H, W, C), uint8, uint16 (65535 is 1), or float32 in [0, 1], which is not checked on a
+            GPU, as the call would have to wait; or one tensor, (B, H, W, C).
             All on one device, the CPU or a GPU, with as many channels; contrast, saturation, hue and grayscale need three.
             The channels of a pixel lie side by side, or are planes, as in (C, H, W) tensors seen through `permute(1, 2, 0)`.
         plan: What was drawn, for B images and V views: a `Plan` or its `data`, on the CPU.
@@ -145,7 +146,7 @@ def render(
     Raises:
         ValueError: The plan does not fit the images or the recipe, or the type cannot be had.
         TypeError: An image is not (H, W, C), uint8, uint16 or float32.
-        RuntimeError: The images are on a GPU, and this build has no CUDA.
+        RuntimeError: The images are on a GPU, and this build has no CUDA, or a CUDA graph is being captured.
 
     Max error: 1/255 of the range of a channel before normalization, against float64, but where a value lies at a threshold of
         solarize or posterize, or a rotation's nearest pixel is undecided, to 1e-3 of a channel and 1e-4 pixels.
@@ -161,9 +162,7 @@ def render(
     if out is not None:
         _render_into(images, data, encoded, "all", dtype, channels_last, count, out)
         return list(out)
-    if not torch.compiler.is_compiling():
-        return _render(images, data, encoded, "all", dtype, channels_last, count)
-    return _render_op(list(images), data, encoded, "all", dtype, channels_last, count)
+    return _call(images, data, encoded, "all", dtype, channels_last, count)
 
 
 def check_plan(plan: Any, images: Sequence[Tensor] | Tensor, recipe: Sequence[Encodable]) -> Tensor:
@@ -210,14 +209,13 @@ def render_after(
         )
     if not torch.compiler.is_compiling() and not bool(result.isfinite().all()):
         raise ValueError("View: the custom step returned values that are infinite or not a number.")
-    images = list(result.detach().to(batch.device).clamp(0, 1).contiguous().permute(0, 2, 3, 1).unbind(0))
+    images = result.detach().to(batch.device).clamp(0, 1).contiguous().permute(0, 2, 3, 1)
     count = 0 if threads is None else check_threads("render", threads)
     arguments = (images, plan[:, None], encode_recipe([view], [0]), "after_custom", dtype, channels_last, count)
     if out is not None:
         _render_into(*arguments, [out])
         return out
-    call = _render_op if torch.compiler.is_compiling() else _render
-    return call(*arguments)[0]
+    return _call(*arguments)[0]
 
 
 def _render_custom(
@@ -237,10 +235,9 @@ def _render_custom(
             continue
         encoded = encode_recipe(recipe, which)
         form = (torch.float32, False) if own else (dtype, channels_last)
-        arguments = (list(images), plan[:, which], encoded, part, *form, threads)
+        arguments = (images, plan[:, which], encoded, part, *form, threads)
         if own or out is None:
-            call = _render_op if torch.compiler.is_compiling() else _render
-            rendered = call(*arguments)
+            rendered = _call(*arguments)
         else:
             rendered = [out[v] for v in which]
             _render_into(*arguments, rendered)
@@ -298,6 +295,11 @@ def _render(
     out = new_outputs(images, recipe, dtype, channels_last)
     _render_into(images, plan, recipe, part, dtype, channels_last, threads, out)
     return out
+
+
+def _call(images: Sequence[Tensor] | Tensor, *arguments: Any) -> list[Tensor]:
+    # An operator takes no tensor in place of a list. It costs more than the call itself.
+    return _render_op(list(images), *arguments) if torch.compiler.is_compiling() else _render(images, *arguments)
 
 
 def _check_range(images: Sequence[Tensor] | Tensor) -> None:

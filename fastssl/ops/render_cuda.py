@@ -34,6 +34,7 @@ def launch(
         return
     device = out[0].device
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        # Its table is copied from memory of the host that is soon used again, as a replay would find it.
         raise RuntimeError(
             "render: a CUDA graph is being captured, and would hold this one plan for ever; make a fastssl.ops.PreparedRender "
             "before the capture, and capture its launch()."
@@ -104,7 +105,8 @@ def _prepare(
 
 def _staged(prepared: Any, device: torch.device) -> Tensor:
     """The table in memory from which a GPU can copy while the host goes on. torch frees it when the copy is done."""
-    staged = torch.empty(prepared.table_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    # On the CPU by name: torch.set_default_device() may say another.
+    staged = torch.empty(prepared.table_bytes, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
     prepared.write(staged.data_ptr())
     return staged
 

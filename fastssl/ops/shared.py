@@ -13,6 +13,6 @@ __all__ = ["empty_batch"]
 def empty_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An uninitialized tensor on the CPU; in a DataLoader's worker process, in shared memory, as torch's default_collate does."""
     if torch.utils.data.get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
+    return torch.empty(0, dtype=dtype, device="cpu").set_(storage, 0, shape)  # type: ignore[call-overload]

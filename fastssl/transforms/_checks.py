@@ -56,7 +56,7 @@ def check_interpolation(who: str, interpolation: Any) -> None:
 
 def check_whole(who: str, name: str, value: Any, low: int, high: int | None = None) -> int:
     """The value as an int; ValueError where it is no whole number from low to high."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    whole = type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))  # the first is quick
     if not whole or int(value) < low or (high is not None and int(value) > high):
         rule = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{who}: {name}={value!r} must be a whole number, {rule}.")
@@ -88,6 +88,7 @@ def check_range(
 
 def check_sides(who: str, name: str, sides: Any, least: Sequence[int], what: str) -> tuple[int, ...]:
     """The sides as ints; ValueError where they are not as many whole numbers as `least`, each at least that."""
-    if not isinstance(sides, Sequence) or isinstance(sides, str) or len(sides) != len(least):
+    listed = isinstance(sides, tuple | list) or (isinstance(sides, Sequence) and not isinstance(sides, str))
+    if not listed or len(sides) != len(least):
         raise ValueError(f"{who}: {name}={sides!r} must be {what}.")
     return tuple(check_whole(who, name, side, low) for side, low in zip(sides, least, strict=True))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastssl import ops
 from fastssl.ops.render import check_format, encode_recipe
-from fastssl.transforms.philox import seed_from_torch
+from fastssl.transforms.keys import seed_from_torch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import Recipe
 
@@ -92,9 +92,9 @@ class GPUViews(nn.Module):
 
     def _draw(self, rows: Tensor | Sequence[Tensor]) -> Plan:
         if isinstance(rows, Tensor):
-            sizes = torch.tensor(rows.shape[1:3]).expand(len(rows), 2)
+            sizes = torch.tensor(rows.shape[1:3], device="cpu").expand(len(rows), 2)
         else:
-            sizes = torch.tensor([image.shape[:2] for image in rows]).reshape(-1, 2)
+            sizes = torch.tensor([image.shape[:2] for image in rows], device="cpu").reshape(-1, 2)
         return Plan.draw(self.recipe, sizes, seed=seed_from_torch())
 
 

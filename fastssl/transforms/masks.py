@@ -2,7 +2,11 @@
 
 A mask is a pure function of `(seed, epoch, index of the sample, view)` and of the arguments that describe it, as a
 `Plan` is; it does not depend on the batch the sample is in, on the size of that batch, nor on the device. Where a
-method's definition ties the images of a batch together, the function says so. Nothing here waits for a GPU.
+method's definition ties the images of a batch together, the function says so.
+
+On a CUDA device, kernels draw the masks on torch's current stream, and nothing waits for it but `positions` without a
+count. Where the build has no kernels (`fastssl._native.build_info`), and on devices of other kinds, the CPU draws and the result
+is copied.
 
 All makers return booleans on the grid of patches, True where a patch is masked (`multi_block` says what else);
 `positions` turns them into the indices with which tokens are gathered. lightly's names for the same masks are in
@@ -27,9 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastssl.ops.masks import least_set
 from fastssl.transforms import _draw_masks as _draw
 from fastssl.transforms._checks import check_number, check_range, check_sides, check_whole
-from fastssl.transforms.philox import Keys
+from fastssl.transforms.keys import Keys
 
 __all__ = ["block", "grid", "inverse_block", "multi_block", "positions", "prefix", "random"]
 
@@ -67,7 +72,7 @@ def random(
     n = sides[0] * sides[1]
     masked = round(check_number("masks.random", "ratio", ratio) * n)
     keys = Keys.of_masks("masks.random", _draw.RANDOM, indices, seed, epoch, view, device)
-    return _draw.chosen(_draw.permutation(keys, n), n - masked).view(-1, *sides)
+    return _draw.cells(keys, sides, 1, n - masked)
 
 
 def grid(
@@ -106,8 +111,7 @@ def grid(
     n = coarse[0] * coarse[1]
     masked = round(check_number("masks.grid", "ratio", ratio) * n)
     keys = Keys.of_masks("masks.grid", _draw.GRID, indices, seed, epoch, view, device)
-    mask = _draw.chosen(_draw.permutation(keys, n), n - masked).view(-1, coarse[0], 1, coarse[1], 1)
-    return mask.expand(-1, -1, side, -1, side).reshape(-1, height, width)
+    return _draw.cells(keys, coarse, side, n - masked)
 
 
 def prefix(
@@ -166,7 +170,8 @@ def block(
     It is taken if it is smaller than the grid on both sides, masks something new, and no more than what is left; when
     `attempts` in a row are not, the image stays as it is. So slightly fewer patches than asked for may be masked, and
     none in a grid of one row or column. An image has at most 28 blocks (64 where more than half of the grid shall be masked)
-    and 4 more for each time that `max_block` goes into what is to be masked: fewer than one image in 10^6 would have more.
+    and 4 more for each time that `max_block` goes into what is to be masked: fewer than one image in 10^6 would have more. Nor
+    has it more than 65535 attempts in all.
 
     Args:
         grid: Rows and columns of patches.
@@ -243,7 +248,7 @@ def inverse_block(
     visible = n - round(check_number(who, "ratio", ratio) * n)
     ratios = check_range(who, "aspect", aspect, 0, _draw.MAX_ASPECT, open_low=True)
     keys = Keys.of_masks(who, _draw.INVERSE_BLOCK, indices, seed, epoch, view, device)
-    return ~_draw.inverse_block(keys, sides, visible, ratios, bool(roll))
+    return _draw.inverse_block(keys, sides, visible, ratios, bool(roll), inside=False)
 
 
 def multi_block(
@@ -320,7 +325,8 @@ def positions(mask: Tensor, count: int | None = None) -> Tensor:
     Args:
         mask: (B, ...), bool: a mask, or its inverse, as `positions(~mask)` gives the tokens that stay.
         count: How many of each sample; from samples with more the last are left out, which is how I-JEPA brings the masks of a
-            batch to one length. None for the least that any sample has; that is looked up, which waits for a GPU.
+            batch to one length. None for the least that any sample has: a shape that depends on what was drawn, so the host
+            waits for a GPU here, and only here.
 
     Returns:
         (B, count), int64.
@@ -341,7 +347,7 @@ def positions(mask: Tensor, count: int | None = None) -> Tensor:
             f"masks.positions: mask is {tuple(mask.shape)}, and may have at most 2^{_draw.CELLS_BITS} tokens."
         )
     if count is None:
-        count = int(rows.sum(1).min()) if len(rows) else 0
+        count = least_set(rows)
     return _draw.positions(rows, check_whole("masks.positions", "count", count, 0, rows.shape[1]))
 
 

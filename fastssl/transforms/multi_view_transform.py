@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastssl import ops
 from fastssl.ops.shared import empty_batch
-from fastssl.transforms.philox import seed_from_torch
+from fastssl.transforms.keys import seed_from_torch
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import View
 

@@ -79,7 +79,7 @@ class Plan:
         sizes = _to_array("sizes", sizes, 2) if isinstance(sizes, Tensor) else tuple(sizes)
         if isinstance(indices, Tensor):
             indices = _to_array("indices", indices, 1)
-        data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)))
+        data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)), device="cpu")  # whatever the default
         _C.draw(views, sizes, seed, epoch, indices, 0, data.data_ptr())
         return Plan(data)
 
