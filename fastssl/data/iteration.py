@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fastssl._native import _C, PLAN_FIELDS, DecodeError
 from fastssl.data.batch import Batch
+from fastssl.data.device_views import Gathered
 from fastssl.data.faults import Fault
 from fastssl.data.native_calls import array_of, fetcher, pixels_of, stepper
 from fastssl.data.order import Order, Step
@@ -64,7 +65,8 @@ class _Flight:
 
     step: Step
     order: Tensor
-    views: list[Tensor]  # what the engine writes
+    views: list[Tensor]  # what the engine writes; nothing where images are gathered for a device
+    gathered: Gathered | None
     plan: Tensor
     job: Any
 
@@ -85,6 +87,8 @@ class Iteration(Iterator[Batch]):
         self._views = [before if custom else whole for custom, whole, before in parts]
         self._steps = _all_steps(loader.order, epoch, position, end)
         self._pending: deque[_Flight] = deque()
+        self._ready: deque[tuple[_Flight, Batch | None]] = deque()  # what the device makes already
+        self._device = loader._device_views()
         self._started = time.perf_counter()
         self._waited = 0.0
         self._waiters = 0
@@ -121,7 +125,14 @@ class Iteration(Iterator[Batch]):
     # Making batches
 
     def _submit(
-        self, indices: Tensor, positions: list[int], step: Step, repeat: int, views: list[Tensor], plan: Tensor
+        self,
+        indices: Tensor,
+        positions: list[int],
+        step: Step,
+        repeat: int,
+        views: list[Tensor],
+        gathered: Gathered | None,
+        plan: Tensor,
     ) -> Any:
         """Starts samples on their way to their positions in the batch; no positions: 0, 1, 2 ..."""
         return self._engine.submit(
@@ -135,9 +146,10 @@ class Iteration(Iterator[Batch]):
                 (view.data_ptr(), _C.DType.float32, False)
                 if custom
                 else (view.data_ptr(), DTYPES[self._loader.dtype], self._loader.channels_last)
-                for view, custom in zip(views, self._custom, strict=True)
+                for view, custom in (zip(views, self._custom, strict=True) if gathered is None else ())
             ],
             plans=plan.data_ptr(),
+            gather=None if gathered is None else gathered.native,
         )
 
     def _lease(self, n: int, size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
@@ -172,7 +184,9 @@ class Iteration(Iterator[Batch]):
                     dtype=loader.dtype,
                     channels_last=loader.channels_last,
                     threads=loader.threads,
-                    out=self._lease(len(batch), view.size, loader.dtype, loader.channels_last),
+                    out=None
+                    if self._device
+                    else self._lease(len(batch), view.size, loader.dtype, loader.channels_last),
                 )
         return batch
 
@@ -183,11 +197,11 @@ class Iteration(Iterator[Batch]):
             if following is None:
                 return
             step, order = following
-            views = self._lease_views(len(step.indices))
+            gathered = None if self._device is None else self._device.gather(len(step.indices))
+            views = self._lease_views(len(step.indices)) if gathered is None else []
             plan = torch.empty((len(step.indices), len(self._views), len(PLAN_FIELDS)), device="cpu")
-            self._pending.append(
-                _Flight(step, order, views, plan, self._submit(step.indices, [], step, 0, views, plan))
-            )
+            job = self._submit(step.indices, [], step, 0, views, gathered, plan)
+            self._pending.append(_Flight(step, order, views, gathered, plan, job))
 
     def _wait(self, job: Any) -> None:
         started = time.perf_counter()
@@ -216,7 +230,7 @@ class Iteration(Iterator[Batch]):
             while True:
                 # One more than stays behind: while the last images of a batch are made, threads go on with the next.
                 self._fill(self._loader.prefetch + 1)
-                if not self._pending:
+                if not self._pending and not self._ready:
                     if self._dropped and not self._images:
                         raise DecodeError(
                             f"Loader: none of {self._dropped} samples can be read; the first: {self._dropped_first}"
@@ -227,8 +241,10 @@ class Iteration(Iterator[Batch]):
                     self.close()
                     loader._keep_pool(pool)
                     raise StopIteration
-                flight = self._pending.popleft()
-                batch = self._finish(flight)
+                flight, batch = self._ready.popleft() if self._ready else (self._pending.popleft(), None)
+                self._loader._resume = None  # taken up
+                self._loader.epoch = flight.step.epoch + 1  # an iteration that is broken off leaves its epoch behind
+                batch = self._finish(flight) if batch is None else batch
                 if self._loader.device.type != "cpu":
                     batch = batch.to(self._loader.device, non_blocking=True)
                 # Only now is it certain that the batch is handed out, and that resuming goes on behind it.
@@ -237,15 +253,22 @@ class Iteration(Iterator[Batch]):
                 if len(batch):
                     break
             self._note_stats()
+            self._make_ready()
             return batch
         except BaseException:
             self.close()
             raise
 
+    def _make_ready(self) -> None:
+        """Lets the device begin with the next batch if it is decoded, while the consumer works on this one."""
+        if self._device is None or self._ready or not self._pending:
+            return
+        flight = self._pending[0]
+        if flight.job.wait(0) and not flight.job.failures() and not self._crashes:
+            self._ready.append((flight, self._finish(self._pending.popleft())))
+
     def _finish(self, flight: _Flight) -> Batch:
         loader, source, step = self._loader, self._loader.source, flight.step
-        loader._resume = None  # taken up
-        loader.epoch = step.epoch + 1  # an iteration that is broken off leaves its epoch behind
         self._wait(flight.job)
         if self._crashes:
             raise self._crashes[0]
@@ -273,8 +296,16 @@ class Iteration(Iterator[Batch]):
             params=Plan(flight.plan),
             epoch=step.epoch,
         )
+        kept = [i for i in range(len(indices)) if i not in dropped]
         if dropped:
-            batch = batch.select([i for i in range(len(indices)) if i not in dropped])
+            batch = batch.select(kept)
+        if flight.gathered is not None and self._device is not None and kept:
+            forms = [
+                (torch.float32, False) if custom else (loader.dtype, loader.channels_last) for custom in self._custom
+            ]
+            batch.views = self._device.render(
+                flight.gathered, kept, batch.params.data, self._views, forms, source.channels
+            )
         return self._customize(batch) if len(batch) else batch
 
     # Bad samples
@@ -305,6 +336,7 @@ class Iteration(Iterator[Batch]):
                 flight.step,
                 min(distance, 255),
                 flight.views,
+                flight.gathered,
                 flight.plan,
             )
             self._wait(job)
@@ -335,6 +367,7 @@ class Iteration(Iterator[Batch]):
             "seconds": seconds,
             "images_per_second": self._images / seconds,
             "threads": threads,
+            "rendered_on": "cpu" if self._device is None else str(self._device.device),
             **{f"{name}_seconds": value for name, value in work.items()},
             "wait_seconds": self._waited,
             "advice": advice,
@@ -349,6 +382,7 @@ class Iteration(Iterator[Batch]):
         if not self._engine.close():
             _unclosed.append((self._engine, list(self._pending)))  # the threads still write into this memory
         self._pending.clear()
+        self._ready.clear()
         self._pool.close()
 
     def __del__(self) -> None:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import torch
 
-from fastssl._native import _C, available_cpus
+from fastssl._native import _C, available_cpus, has_cuda
 from fastssl.data.batch import Batch
+from fastssl.data.device_views import DeviceViews
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import Iteration
 from fastssl.data.native_calls import ImageStep
@@ -50,7 +51,10 @@ class Loader:
         source: A folder, a Source, or a map-style data set of `(image, target)` or `(image, target, filename)`.
         recipe: The views, such as `fastssl.recipes.simclr(224)`.
         batch_size: Samples of a batch, on each rank.
-        device: Where the batches go. They are made on the CPU and copied.
+        device: Where the batches go. For a GPU, images are decoded on the CPU, as much of each as its views need, copied in one
+            piece a batch, and rendered on the GPU, on a stream of its own; views have the values that the CPU would give them,
+            bit for bit. In a build without CUDA (`fastssl.build_info()`), and for other devices, views are made on the CPU and
+            copied; `stats()["rendered_on"]` says which.
         seed: Of order and draws, 0 to 2^64 - 1.
         shuffle: Whether each epoch has its own order.
         drop_last: Whether a last, smaller batch is left out.
@@ -194,6 +198,12 @@ class Loader:
         position, end = self._resume or (0, self.epoch + self.epochs)
         return Iteration(self, self.epoch, position, end)
 
+    def _device_views(self) -> DeviceViews | None:
+        """What renders on the loader's device; None where views are made on the CPU."""
+        if self.device.type != "cuda" or not has_cuda():
+            return None
+        return DeviceViews(self.device, self.batch_size, blocks=self.prefetch + 3)
+
     def _take_pool(self) -> _C.BufferPool | None:
         """The memory that the last whole iteration left, for one iteration to use."""
         kept, self._pool = self._pool, None
@@ -266,7 +276,7 @@ class Loader:
 
         Returns:
             `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed
-            over `threads`; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty at first.
+            over `threads` (on a GPU, rendering takes none of theirs); `rendered_on`, a device; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty at first.
             With a cache also `cache`: of `samples`, the `images` that it holds, their `bytes` and the `limit` of these (0: none);
             `hits` and `misses` of this process; `left_out`, how often an image did not fit; and `advice`.
         """

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastssl._native import _C
 from fastssl.ops.pixels import Pixels
 
-__all__ = ["WORKSPACE_BYTES", "FixedLaunches", "launch"]
+__all__ = ["WORKSPACE_BYTES", "FixedLaunches", "launch", "run"]
 
 # What the views in flight may take of the GPU's memory, bytes; one view may always take what it needs.
 WORKSPACE_BYTES = 96 << 20
@@ -39,7 +39,11 @@ def launch(
             "render: a CUDA graph is being captured, and would hold this one plan for ever; make a fastssl.ops.PreparedRender "
             "before the capture, and capture its launch()."
         )
-    prepared = _prepare(pixels, plan, specs, out, dtype, channels_last, workspace_bytes)
+    run(_prepare(pixels, plan, specs, out, dtype, channels_last, workspace_bytes), device)
+
+
+def run(prepared: Any, device: torch.device) -> None:
+    """Launches what native code has prepared, on torch's current stream, with memory of torch's."""
     table = _to_device(prepared, device)
     workspace = torch.empty(prepared.workspace_bytes, dtype=torch.uint8, device=device)
     prepared.launch(table.data_ptr(), workspace.data_ptr(), *_where(device))
