@@ -388,6 +388,7 @@ cuda::RenderPlan prepare_render(const std::vector<core::ViewSpec>& views, const 
                                 size_t image_count, int64_t step, uintptr_t plans,
                                 const std::vector<uintptr_t>& outputs, core::DType dtype, bool channels_last,
                                 int64_t workspace, std::pair<int, int> most) {
+  const py::gil_scoped_release release;
   cuda::RenderRequest request;
   request.specs = views;
   for (size_t i = 0; i < image_count; ++i) request.images.push_back(image_at(images, step, i));

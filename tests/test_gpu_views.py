@@ -84,6 +84,7 @@ def test_custom_steps_and_other_channels_work():
 
 
 def test_an_empty_batch_gives_empty_views():
+    assert [tuple(view.shape) for view in GPUViews(RECIPE)([])] == [(0, 3, 32, 32)] * 2
     assert [tuple(view.shape) for view in GPUViews(RECIPE)(BATCH[:0])] == [(0, 3, 32, 32)] * 2
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from conftest import devices
 from emulated import kernels
+from torch._subclasses import FakeTensorMode
 
 from fastssl import Plan, ops, recipes
 from fastssl.ops.pixels import locate
 from fastssl.ops.render import DTYPES, encode_recipe, native_views
 from fastssl.ops.render_cuda import FixedLaunches
-from fastssl.transforms import Blur, Crop, Jitter, QuarterTurn, Rotate, View
+from fastssl.transforms import Blur, Crop, Jitter, QuarterTurn, Rotate, SameCrop, View
 
 GPU = devices()[1:]
 SIZES = (17, 11), (37, 51), (60, 45)
@@ -55,6 +56,9 @@ RECIPES = {
         ),
     ),
     "blurred beyond what a tile holds": (View(crop=Crop(size=36), blur=Blur(p=0.5, sigma_px=(1.0, 12.0))),),
+    "turned as another view is": (
+        View(crop=Crop(size=32), turn=QuarterTurn(p=0.5), rotate=Rotate(p=0.5, degrees=40)), View(crop=SameCrop(size=30, of=0)),
+    ),
     "no colours": (View(crop=Crop(size=33)),),
 }  # fmt: skip
 
@@ -106,6 +110,15 @@ def test_the_public_class_serves_gpus_and_says_so():
     pictures, recipe = images(0), RECIPES["simclr"]
     with pytest.raises(ValueError, match="on cpu; it serves GPUs"):
         ops.PreparedRender(pictures, recipe)
+    with FakeTensorMode():
+        fake = torch.empty((1, 8, 9, 3), dtype=torch.uint8, device="cuda:0")
+        for size in ((0, 0), (-1, 5), (8,), "large"):
+            with pytest.raises(ValueError, match="max_size"):
+                ops.PreparedRender(fake, recipe, max_size=size)
+        with pytest.raises(ValueError, match="no images"):
+            ops.PreparedRender(fake[:0], recipe)
+        with pytest.raises(ValueError, match="on cpu, and it was made for cuda:0"):
+            ops.PreparedRender(fake, recipe).update(None, pictures)
     with pytest.raises(ValueError, match="custom step"):
         ops.PreparedRender(pictures, (recipe[0].with_(custom=emulated.negative),))
     with pytest.raises(ValueError, match=r"dtype=torch\.float64"):

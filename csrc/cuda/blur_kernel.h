@@ -49,6 +49,8 @@ FASTSSL_DEVICE void blur_four(const float* at, int step, const float* weight, in
   }
 }
 
+static_assert(blur_shared(kTiledRadius) <= kMostShared);
+
 // In shared memory, for a radius of at most kTiledRadius.
 template <int C>
 struct BlurKernel {

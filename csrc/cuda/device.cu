@@ -40,7 +40,7 @@ DeviceInfo device_info(int device) {
 }
 
 void core_probe(int device, const float* pixels, int64_t n, float factor, float* out) {
-  const OnDevice on(device);
+  choose(device);
   const DeviceFloats in(3 * n), result(kProbeOutputs * n);
   check(cudaMemcpy(in.data, pixels, size_t(3 * n) * sizeof(float), cudaMemcpyHostToDevice), "copying to the device");
   probe_kernel<<<unsigned((n + 255) / 256), 256>>>(in.data, n, factor, result.data);

@@ -69,15 +69,10 @@ __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) run(const K
   kernel();
 }
 
-// Throws std::runtime_error. More than 48 KiB of shared memory are asked for once a kernel and device.
+// Shared memory: at most kMostShared bytes. Throws std::runtime_error.
 template <typename Kernel>
 void launch(const Kernel& kernel, int64_t blocks, int shared_bytes, Stream stream) {
   if (blocks <= 0) return;
-  if (shared_bytes > 48 * 1024) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) throw std::runtime_error(std::string("shared memory: ") + cudaGetErrorString(error));
-  }
   run<Kernel><<<unsigned(blocks), Kernel::kThreads, size_t(shared_bytes), stream>>>(kernel);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string("launching a kernel: ") + cudaGetErrorString(error));

@@ -12,23 +12,8 @@ inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
-// Makes `device` the current one, until the end of its scope.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    check(cudaGetDevice(&before_), "asking for the current device");
-    if (device != before_) check(cudaSetDevice(device), "choosing the device");
-    changed_ = device != before_;
-  }
-  ~OnDevice() {
-    if (changed_) cudaSetDevice(before_);
-  }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
+// Tells this library's own copy of the runtime which device its launches are for. The caller has made it torch's current one,
+// whose context is then the current one for both; that of another device must not stay behind.
+inline void choose(int device) { check(cudaSetDevice(device), "choosing the device"); }
 
 }  // namespace fastssl::cuda

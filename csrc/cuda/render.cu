@@ -6,7 +6,7 @@
 namespace fastssl::cuda {
 
 void launch_render(const RenderPlan& plan, const void* table, void* workspace, int device, uintptr_t stream) {
-  const OnDevice on(device);
+  choose(device);
   launch_all(plan, table, workspace, reinterpret_cast<cudaStream_t>(stream));
 }
 

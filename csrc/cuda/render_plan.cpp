@@ -6,6 +6,8 @@
 #include <map>
 #include <stdexcept>
 
+#include "render_reach.h"
+
 namespace fastssl::cuda {
 
 namespace {
@@ -19,7 +21,7 @@ int64_t frame_bytes(int rows, int columns, int channels) {
   return aligned(int64_t(channels) * rows * ((columns + 3) / 4 * 4) * int64_t(sizeof(float)));
 }
 
-// Frees and gives out again nothing: a chunk's memory, from its beginning.
+// Hands out a chunk's memory, from its beginning.
 struct Workspace {
   int64_t used = 0;
   int64_t take(int64_t bytes) {
@@ -32,71 +34,6 @@ struct Workspace {
 constexpr int64_t kMostBlocks = INT32_MAX;  // of a launch, CUDA's own limit
 
 int64_t taps_bytes(int size, int most) { return int64_t(size) * (8 + int64_t(most) * 4); }
-
-// What a view needs of the workspace.
-struct Needs {
-  bool view[2] = {}, source[2] = {}, spare = false, spare_source = false, taps = false;
-  int32_t rows = 0, columns = 0;  // of the source
-  int32_t x_most = 0, y_most = 0;
-};
-
-Needs needs_of(const ViewRecord& view) {
-  Needs out;
-  for (int i = 0; i < view.passes.count; ++i) {
-    const Pass& pass = view.passes.list[i];
-    if (pass.writes >= 0) (pass.source ? out.source : out.view)[pass.writes] = true;
-    if (pass.from == From::Blurred && view.program.radius > kTiledRadius)
-      (pass.source ? out.spare_source : out.spare) = true;
-  }
-  out.taps = view.program.cropped;
-  out.rows = view.image.rows;
-  out.columns = view.image.columns;
-  out.x_most = view.x_most;
-  out.y_most = view.y_most;
-  return out;
-}
-
-// The most that a spec's views can take, whatever is drawn.
-struct Reach {
-  int32_t radius = 0, passes = 0;
-  bool source = false;  // whether anything comes before the crop
-
-  bool operator==(const Reach&) const = default;
-};
-
-Reach reach_of(const core::ViewSpec& spec) {
-  Reach out;
-  bool after = spec.part == core::Part::AfterCustom;
-  for (int i = 0; i < spec.step_count && !after; ++i) {
-    after = spec.steps[i] == core::Step::Crop;
-    out.source |= !after;
-  }
-  const bool blurs = spec.blur_p > 0 && spec.sigma_px[1] > 0;
-  if (blurs) {
-    std::vector<float> kernel;
-    out.radius = spec.blur == core::BlurKind::Gaussian ? core::gaussian_half_kernel(spec.sigma_px[1], kernel)
-                                                       : core::box_half_kernel(spec.sigma_px[1], kernel);
-  }
-  // The image, the crop, a turn or rotation; contrast; the blur.
-  out.passes = 1 + int(out.source) + int(spec.turn_p > 0 || spec.rotate_p > 0) + int(spec.jitter_p > 0) +
-               (!blurs                                  ? 0
-                : spec.blur == core::BlurKind::Gaussian ? 1
-                                                        : core::kBoxPasses);
-  return out;
-}
-
-Needs needs_of(const Reach& reach, const core::ViewSpec& spec, int height, int width) {
-  Needs out;
-  out.view[0] = out.view[1] = true;
-  out.source[0] = out.source[1] = reach.source;
-  (reach.source ? out.spare_source : out.spare) = reach.radius > kTiledRadius;
-  out.taps = spec.part != core::Part::AfterCustom;
-  out.rows = height;
-  out.columns = width;
-  out.x_most = core::axis_max_taps(core::make_axis(0, width, spec.size, 0, width, spec.filter));
-  out.y_most = core::axis_max_taps(core::make_axis(0, height, spec.size, 0, height, spec.filter));
-  return out;
-}
 
 void place(ViewRecord& view, const Needs& needs, Workspace& memory) {
   const int size = view.program.size, channels = view.image.channels;
@@ -129,10 +66,10 @@ class Builder {
   explicit Builder(const RenderRequest& request) : request_(request) {
     plan_.dtype = request.dtype;
     plan_.channels_last = request.channels_last;
-    for (const core::ViewSpec& spec : request.specs) {
-      reaches_.push_back(fixed() ? reach_of(spec) : Reach{});
+    for (size_t v = 0; v < request.specs.size(); ++v) {
+      reaches_.push_back(fixed() ? reach_of(request.specs, v) : Reach{});
       size_t like = 0;  // the first spec whose views have as many tiles, and may need as much
-      while (request.specs[like].size != spec.size || !(reaches_[like] == reaches_.back())) ++like;
+      while (request.specs[like].size != request.specs[v].size || !(reaches_[like] == reaches_[v])) ++like;
       like_.push_back(int32_t(like));
     }
     records_.reserve(request.images.size() * request.specs.size());
@@ -198,7 +135,7 @@ class Builder {
     const int64_t elements = int64_t(image.channels) * spec.size * spec.size;
     view.out = static_cast<char*>(request_.outputs[v]) + int64_t(i) * elements * element;
     view.wide = spec.size % 4 == 0 && reinterpret_cast<uintptr_t>(view.out) % uintptr_t(4 * element) == 0;
-    const Needs needs = fixed() ? needs_within(view, v) : needs_of(view);
+    const Needs needs = fixed() ? needs_of_spec(view, v) : needs_of(view);
     if (fixed()) compiled_.kernel.resize(size_t(reaches_[v].radius) + 1);
     view.kernel = compiled_.radius > 0 || fixed() ? add_floats(compiled_.kernel) : 0;
     view.scale = scale_of(v);
@@ -216,20 +153,10 @@ class Builder {
 
   bool fixed() const { return request_.most_height > 0; }
 
-  // As much as any view of this spec needs; this one must not need more.
-  Needs needs_within(const ViewRecord& view, size_t v) const {
-    const Reach& reach = reaches_[v];
-    if (view.image.rows > request_.most_height || view.image.columns > request_.most_width) {
-      core::refuse("it has " + core::by(float(view.image.rows), float(view.image.columns)) +
-                   " pixels, more than the largest that was announced, " +
-                   core::by(float(request_.most_height), float(request_.most_width)));
-    }
-    if (view.program.radius > reach.radius || view.passes.count > reach.passes ||
-        (view.program.before.count > 0 && !reach.source))
-      core::refuse("its plan holds what the recipe never draws, for which nothing was prepared");
-    const Needs most = needs_of(reach, request_.specs[v], request_.most_height, request_.most_width);
-    if (view.x_most > most.x_most || view.y_most > most.y_most)
-      core::refuse("its crop needs more memory than was prepared");
+  // Where launches are fixed, as much as any view of this spec needs; this one must not need more.
+  Needs needs_of_spec(const ViewRecord& view, size_t v) const {
+    const Needs most = needs_of(reaches_[v], request_.specs[v], request_.most_height, request_.most_width);
+    check_within(view, reaches_[v], most);
     return most;
   }
 

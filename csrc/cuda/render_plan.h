@@ -30,6 +30,7 @@
 
 namespace fastssl::cuda {
 
+constexpr int kMostShared = 48 * 1024;  // of a block, without asking for more, bytes
 constexpr int kTile = 32;  // side of what a block renders, pixels
 constexpr int kTapsThreads = 128;  // of a block that makes weights, an output pixel each
 // Up to this radius a blurred tile is made in shared memory: two copies of it, with what lies around, fit into 48 KiB.

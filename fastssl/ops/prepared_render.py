@@ -18,7 +18,8 @@ __all__ = ["PreparedRender"]
 class PreparedRender:
     """A render on a GPU that a CUDA graph can hold: its launches and memory are the same for every plan.
 
-    `update` takes a plan, outside of the graph; `launch`, which may be captured, renders by the plan last taken. What the recipe
+    `update` takes a plan, outside of the graph; `launch`, which may be captured, renders by the plan last taken. A graph holds
+    the addresses of this object's memory: keep it for as long as the graph, and update and replay on one stream. What the recipe
     may draw but a plan did not is launched for nothing, so that outside of graphs `fastssl.ops.render` is a little faster.
 
         prepared = fastssl.ops.PreparedRender(images, recipe, dtype=torch.bfloat16)
@@ -39,7 +40,8 @@ class PreparedRender:
         out: V tensors, (B, C, S, S), which every launch fills anew.
 
     Raises:
-        ValueError: The images are not on a GPU, or a view has a custom step, or the type cannot be had.
+        ValueError: There are no images, or they are not on a GPU, or max_size is no size, or a view has a custom
+            step, or the type cannot be had.
     """
 
     def __init__(
@@ -61,7 +63,11 @@ class PreparedRender:
         self._recipe = recipe
         self._images = images
         self.out = new_outputs(images, encoded, dtype, channels_last)
+        if not len(images):
+            raise ValueError("PreparedRender: there are no images; an empty batch needs no graph.")
         most = max_size or tuple(max(size) for size in zip(*(image.shape[:2] for image in images), strict=True))
+        if len(most) != 2 or not all(isinstance(side, int) and 1 <= side < 2**24 for side in most):
+            raise ValueError(f"PreparedRender: max_size={max_size!r} must be (height, width), in pixels, at least 1.")
         self._fixed = FixedLaunches(native_views(encoded), self.out, DTYPES[dtype], channels_last, (most[0], most[1]))
 
     def update(self, plan: Any, images: Sequence[Tensor] | Tensor | None = None) -> None:
@@ -75,12 +81,12 @@ class PreparedRender:
             ValueError: The plan does not fit, or holds what the recipe never draws, or the images differ from the first ones.
             RuntimeError: The current stream is capturing a graph, which would hold this one plan.
         """
-        if torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                "PreparedRender: update() while a CUDA graph is being captured, which would hold this one plan; call it before "
-                "the capture and before each replay, and capture launch() alone."
-            )
         images = self._images if images is None else images
+        if device_of(images) != self.out[0].device:
+            raise ValueError(
+                f"PreparedRender: the images are on {device_of(images)}, and it was made for {self.out[0].device}; move "
+                "them there."
+            )
         data = check_plan(plan, images, self._recipe)
         self._fixed.update(locate(images), data)
         self._images = images  # the launches read them

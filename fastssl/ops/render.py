@@ -141,7 +141,8 @@ def render(
 
     Returns:
         V tensors, (B, C, S, S), S being the view's size, on the images' device; `out` if that was given. A GPU makes them in the
-        order of torch's current stream on it, and the call does not wait; its values are those of the CPU, bit for bit.
+        order of torch's current stream on it, and the call does not wait; its values are those of the CPU, bit for bit. Beside
+        the result it takes up to 96 MiB from torch's allocator for a while, and some pinned memory, also where `out` is given.
 
     Raises:
         ValueError: The plan does not fit the images or the recipe, or the type cannot be had.

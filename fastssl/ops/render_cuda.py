@@ -46,7 +46,7 @@ def run(prepared: Any, device: torch.device) -> None:
     """Launches what native code has prepared, on torch's current stream, with memory of torch's."""
     table = _to_device(prepared, device)
     workspace = torch.empty(prepared.workspace_bytes, dtype=torch.uint8, device=device)
-    prepared.launch(table.data_ptr(), workspace.data_ptr(), *_where(device))
+    _launch(prepared, table, workspace)
 
 
 class FixedLaunches:
@@ -71,7 +71,17 @@ class FixedLaunches:
         self._prepared: Any = None
 
     def update(self, pixels: Pixels, plan: Tensor) -> None:
-        """Takes a plan, and images, for the launches to come; on torch's current stream, not within a graph."""
+        """Takes a plan, and images, for the launches to come; on torch's current stream.
+
+        Raises:
+            RuntimeError: That stream is capturing a graph, which would hold this one plan.
+            ValueError: The plan or the images need other launches than the first ones.
+        """
+        if self._out[0].device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "PreparedRender: update() while a CUDA graph is being captured, which would hold this one plan; call it before "
+                "the capture and before each replay, and capture launch() alone."
+            )
         prepared = _prepare(pixels, plan, self._specs, self._out, *self._form, self._most)
         device = self._out[0].device
         if self._prepared is None:
@@ -89,7 +99,7 @@ class FixedLaunches:
         """Renders by the plan last taken, in the order of torch's current stream."""
         if self._prepared is None:
             raise RuntimeError("PreparedRender: launch() before the first update(plan).")
-        self._prepared.launch(self._table.data_ptr(), self._workspace.data_ptr(), *_where(self._out[0].device))
+        _launch(self._prepared, self._table, self._workspace)
 
 
 def _prepare(
@@ -119,7 +129,11 @@ def _to_device(prepared: Any, device: torch.device) -> Tensor:
     return _staged(prepared, device).to(device, non_blocking=True)
 
 
-def _where(device: torch.device) -> tuple[int, int]:
+def _launch(prepared: Any, table: Tensor, workspace: Tensor) -> None:
+    device = table.device
     if device.type != "cuda":
-        return -1, 0
-    return device.index, torch.cuda.current_stream(device).cuda_stream
+        prepared.launch(table.data_ptr(), workspace.data_ptr(), -1, 0)
+        return
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        prepared.launch(table.data_ptr(), workspace.data_ptr(), device.index, stream)

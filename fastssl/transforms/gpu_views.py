@@ -94,7 +94,7 @@ class GPUViews(nn.Module):
         if isinstance(rows, Tensor):
             sizes = torch.tensor(rows.shape[1:3], device="cpu").expand(len(rows), 2)
         else:
-            sizes = torch.tensor([image.shape[:2] for image in rows], device="cpu").reshape(-1, 2)
+            sizes = torch.tensor([image.shape[:2] for image in rows], dtype=torch.int64, device="cpu").reshape(-1, 2)
         return Plan.draw(self.recipe, sizes, seed=seed_from_torch())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +53,7 @@ class Plan:
     @staticmethod
     def draw(
         recipe: Recipe,
-        sizes: Sequence[tuple[int, int]] | Tensor,
+        sizes: Sequence[tuple[int, int]] | Tensor | np.ndarray,
         *,
         seed: int,
         epoch: int = 0,
@@ -62,7 +63,7 @@ class Plan:
 
         Args:
             recipe: V views.
-            sizes: (height, width) of each of B images, in pixels; or a tensor of whole numbers, (B, 2).
+            sizes: (height, width) of each of B images, in pixels; or a tensor or array of whole numbers, (B, 2).
             seed: 0 to 2^64 - 1.
             epoch: 0 to 2^32 - 1.
             indices: The images' indices in their source; None for 0 to B - 1.
@@ -76,6 +77,8 @@ class Plan:
         """
         views = native_views(encode_recipe(recipe))
         check_key("Plan.draw", seed, epoch)
+        if isinstance(sizes, np.ndarray):
+            sizes = torch.as_tensor(sizes, device="cpu")
         sizes = _to_array("sizes", sizes, 2) if isinstance(sizes, Tensor) else tuple(sizes)
         if isinstance(indices, Tensor):
             indices = _to_array("indices", indices, 1)
