@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastssl._native import _C
+from fastssl.data.batch import Batch
 from fastssl.ops.render import DTYPES
 from fastssl.ops.render_cuda import WORKSPACE_BYTES, run
 
@@ -34,9 +35,9 @@ class DeviceViews:
     """Renders gathered batches on a device, on a stream of its own, so that decoding, copying and training overlap.
 
     A block of pinned memory is used again when the copy from it is done, which its event says; one that is too small for a
-    batch is followed by larger ones. Views belong to the side stream, and are noted as used by the stream that takes them, so
-    that their memory is not given out again before that is done with them. The host never waits for the device, unless it is
-    more batches ahead than there are blocks.
+    batch is followed by larger ones. What is made within `stream()` belongs to the side stream; `hand_over` lets the stream that
+    takes it wait for it, and notes that use, so that its memory is not given out again before that is done. The host never
+    waits for the device, unless it is more batches ahead than there are blocks.
 
     Args:
         device: A GPU. On the CPU the kernels run on the host, and streams and events are not needed: for tests.
@@ -56,22 +57,36 @@ class DeviceViews:
         self._made = 0
         self._stream = torch.cuda.Stream(device) if self._on_gpu else None
 
+    def stream(self) -> AbstractContextManager[Any]:
+        """Within it, work and memory are the side stream's."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def mark(self) -> torch.cuda.Event | None:
+        """Within `stream()`: what has been asked of it so far."""
+        return self._stream.record_event() if self._stream is not None else None
+
+    def hand_over(self, batch: Batch, mark: torch.cuda.Event | None) -> Batch:
+        """The batch, for the current stream, which goes on when the side stream has come to `mark`."""
+        if mark is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(mark)
+            for tensor in (*batch.views, batch.targets):
+                tensor.record_stream(current)
+        return batch
+
     def gather(self, images: int) -> Gathered:
         """Memory for the decoded images of a batch to come."""
         block = self._take_block()
         return Gathered(block, _C.Gather(block.data_ptr(), block.numel(), images))
 
     def _take_block(self) -> Tensor:
-        for i, (block, event) in enumerate(self._free):
-            if event is None or event.query():
-                del self._free[i]
-                break
-        else:
-            if self._made < self._most or not self._free:
-                self._made += 1
-                return self._new_block()
-            block, event = self._free.pop(0)
-            event.synchronize()  # type: ignore[union-attr]
+        done = [i for i, (_, event) in enumerate(self._free) if event is None or event.query()]
+        if not done and (self._made < self._most or not self._free):
+            self._made += 1
+            return self._new_block()
+        block, event = self._free.pop(done[0] if done else 0)
+        if event is not None:
+            event.synchronize()
         return block if block.numel() >= self._bytes else self._new_block()
 
     def _new_block(self) -> Tensor:
@@ -86,7 +101,7 @@ class DeviceViews:
         forms: Sequence[tuple[torch.dtype, bool]],
         channels: int,
     ) -> list[Tensor]:
-        """The views of the images at these positions; on the current stream they are there when their turn comes.
+        """The views of the images at these positions; within `stream()`.
 
         Args:
             gathered: A batch that is decoded. Its block is used again from now on.
@@ -96,52 +111,40 @@ class DeviceViews:
             forms: Type and whether channels last, of each view.
             channels: Of the images.
         """
-        with torch.cuda.stream(self._stream) if self._on_gpu else nullcontext():  # type: ignore[attr-defined]
-            used = gathered.native.used
-            block = gathered.block[:used].to(self.device, non_blocking=True)
-            beside = [_bytes_at(*piece).to(self.device) for piece in gathered.native.beside]
-            self._give_back(gathered)
-            out = [
-                torch.empty(
-                    (len(positions), channels, spec.size, spec.size),
-                    dtype=dtype,
-                    device=self.device,
-                    memory_format=torch.channels_last if last else torch.contiguous_format,
-                )
-                for spec, (dtype, last) in zip(specs, forms, strict=True)
-            ]
-            # One call for all views of one form.
-            for form in dict.fromkeys(forms):
-                which = [v for v in range(len(forms)) if forms[v] == form]
-                prepared = _C.prepare_gathered(
-                    gathered.native,
-                    list(positions),
-                    block.data_ptr(),
-                    [piece.data_ptr() for piece in beside],
-                    [specs[v] for v in which],
-                    (chosen := plan[:, which].contiguous()).data_ptr(),
-                    [out[v].data_ptr() for v in which],
-                    DTYPES[form[0]],
-                    form[1],
-                    WORKSPACE_BYTES,
-                )
-                run(prepared, self.device)
-                del chosen
-        if self._stream is not None:
-            current = torch.cuda.current_stream(self.device)
-            current.wait_stream(self._stream)
-            for view in out:
-                view.record_stream(current)
+        block = gathered.block[: gathered.native.used].to(self.device, non_blocking=True)
+        beside = [_bytes_at(*piece).to(self.device) for piece in gathered.native.beside]
+        self._give_back(gathered)
+        out = [
+            torch.empty(
+                (len(positions), channels, spec.size, spec.size),
+                dtype=dtype,
+                device=self.device,
+                memory_format=torch.channels_last if last else torch.contiguous_format,
+            )
+            for spec, (dtype, last) in zip(specs, forms, strict=True)
+        ]
+        for form in dict.fromkeys(forms):  # one call for all views of one form
+            which = [v for v in range(len(forms)) if forms[v] == form]
+            drawn = plan[:, which].contiguous()
+            prepared = _C.prepare_gathered(
+                gathered.native,
+                list(positions),
+                block.data_ptr(),
+                [piece.data_ptr() for piece in beside],
+                [specs[v] for v in which],
+                drawn.data_ptr(),
+                [out[v].data_ptr() for v in which],
+                DTYPES[form[0]],
+                form[1],
+                WORKSPACE_BYTES,
+            )
+            run(prepared, self.device)
         return out
 
     def _give_back(self, gathered: Gathered) -> None:
-        """The block, once what has been issued so far is done."""
+        """The block, once what has been asked for so far is done."""
         self._bytes = max(self._bytes, _round_up(int(gathered.native.taken * 1.125)))
-        event = None
-        if self._on_gpu:
-            event = torch.cuda.Event()
-            event.record()
-        self._free.append((gathered.block, event))
+        self._free.append((gathered.block, self.mark()))
 
 
 def _round_up(size: int) -> int:

@@ -71,6 +71,15 @@ class _Flight:
     job: Any
 
 
+@dataclass
+class _Made:
+    """A batch that is there, or that a device has been asked for."""
+
+    flight: _Flight
+    batch: Batch
+    mark: Any
+
+
 class Iteration(Iterator[Batch]):
     """Yields the batches of a Loader from (epoch, position) on, up to the epoch `end`.
 
@@ -87,7 +96,7 @@ class Iteration(Iterator[Batch]):
         self._views = [before if custom else whole for custom, whole, before in parts]
         self._steps = _all_steps(loader.order, epoch, position, end)
         self._pending: deque[_Flight] = deque()
-        self._ready: deque[tuple[_Flight, Batch | None]] = deque()  # what the device makes already
+        self._ready: deque[_Made] = deque()  # what the device makes already
         self._device = loader._device_views()
         self._started = time.perf_counter()
         self._waited = 0.0
@@ -241,12 +250,11 @@ class Iteration(Iterator[Batch]):
                     self.close()
                     loader._keep_pool(pool)
                     raise StopIteration
-                flight, batch = self._ready.popleft() if self._ready else (self._pending.popleft(), None)
+                made = self._ready.popleft() if self._ready else None
+                flight = self._pending.popleft() if made is None else made.flight
                 self._loader._resume = None  # taken up
                 self._loader.epoch = flight.step.epoch + 1  # an iteration that is broken off leaves its epoch behind
-                batch = self._finish(flight) if batch is None else batch
-                if self._loader.device.type != "cpu":
-                    batch = batch.to(self._loader.device, non_blocking=True)
+                batch = self._hand_over(self._make(flight) if made is None else made)
                 # Only now is it certain that the batch is handed out, and that resuming goes on behind it.
                 step, whole = flight.step, self._loader.order.steps_per_epoch(flight.step.after) == 0
                 self._loader._cursor = (step.epoch + whole, 0 if whole else step.after, self.end)
@@ -263,9 +271,22 @@ class Iteration(Iterator[Batch]):
         """Lets the device begin with the next batch if it is decoded, while the consumer works on this one."""
         if self._device is None or self._ready or not self._pending:
             return
-        flight = self._pending[0]
-        if flight.job.wait(0) and not flight.job.failures() and not self._crashes:
-            self._ready.append((flight, self._finish(self._pending.popleft())))
+        job = self._pending[0].job
+        if job.wait(0) and not job.failures() and not self._crashes:
+            self._ready.append(self._make(self._pending.popleft()))
+
+    def _make(self, flight: _Flight) -> _Made:
+        if self._device is None:
+            return _Made(flight, self._finish(flight), None)
+        with self._device.stream():
+            batch = self._finish(flight).to(self._device.device, non_blocking=True)
+            return _Made(flight, batch, self._device.mark())
+
+    def _hand_over(self, made: _Made) -> Batch:
+        if self._device is not None:
+            return self._device.hand_over(made.batch, made.mark)
+        device = self._loader.device
+        return made.batch if device.type == "cpu" else made.batch.to(device, non_blocking=True)
 
     def _finish(self, flight: _Flight) -> Batch:
         loader, source, step = self._loader, self._loader.source, flight.step

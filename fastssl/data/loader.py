@@ -276,7 +276,8 @@ class Loader:
 
         Returns:
             `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed
-            over `threads` (on a GPU, rendering takes none of theirs); `rendered_on`, a device; `wait_seconds`, for which the consumer waited; and `advice`, which knob to turn. Empty at first.
+            over `threads` (on a GPU, rendering takes none of theirs); `rendered_on`, a device; `wait_seconds`, for which the
+            consumer waited; and `advice`, which knob to turn. Empty at first.
             With a cache also `cache`: of `samples`, the `images` that it holds, their `bytes` and the `limit` of these (0: none);
             `hits` and `misses` of this process; `left_out`, how often an image did not fit; and `advice`.
         """
