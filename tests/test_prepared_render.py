@@ -1,6 +1,7 @@
 """Rendering whose launches are the same for every plan: by the kernels on the host, and in CUDA graphs on a GPU."""
 
 import dataclasses
+import importlib
 
 import emulated
 import pytest
@@ -106,7 +107,8 @@ def test_what_does_not_fit_what_was_prepared_is_named():
         prepared.update(locate(pictures), edited.data)
 
 
-def test_the_public_class_serves_gpus_and_says_so():
+def test_the_public_class_serves_gpus_and_says_so(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("fastssl.ops.prepared_render"), "why_not", lambda device: None)
     pictures, recipe = images(0), RECIPES["simclr"]
     with pytest.raises(ValueError, match="on cpu; it serves GPUs"):
         ops.PreparedRender(pictures, recipe)

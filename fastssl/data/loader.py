@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from fastssl._native import _C, available_cpus, has_cuda
+from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.device_views import DeviceViews
 from fastssl.data.faults import Fault, OnError, check_on_error
@@ -18,6 +18,7 @@ from fastssl.data.order import Order
 from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
 from fastssl.ops.render import check_format, encode_recipe, native_views
+from fastssl.ops.render_cuda import why_not
 from fastssl.ops.threads import check_threads
 from fastssl.transforms.plan import check_key
 from fastssl.transforms.view import Recipe
@@ -53,8 +54,8 @@ class Loader:
         batch_size: Samples of a batch, on each rank.
         device: Where the batches go. For a GPU, images are decoded on the CPU, as much of each as its views need, copied in one
             piece a batch, and rendered on the GPU, on a stream of its own; views have the values that the CPU would give them,
-            bit for bit. In a build without CUDA (`fastssl.build_info()`), and for other devices, views are made on the CPU and
-            copied; `stats()["rendered_on"]` says which.
+            bit for bit. For GPUs that this build has no kernels for (`fastssl.build_info()`), and for other devices, views are
+            made on the CPU and copied; `stats()["rendered_on"]` says which.
         seed: Of order and draws, 0 to 2^64 - 1.
         shuffle: Whether each epoch has its own order.
         drop_last: Whether a last, smaller batch is left out.
@@ -200,7 +201,7 @@ class Loader:
 
     def _device_views(self) -> DeviceViews | None:
         """What renders on the loader's device; None where views are made on the CPU."""
-        if self.device.type != "cuda" or not has_cuda():
+        if self.device.type != "cuda" or why_not(self.device) is not None:
             return None
         return DeviceViews(self.device, self.batch_size, blocks=self.prefetch + 3)
 

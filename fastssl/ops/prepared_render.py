@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastssl.ops.pixels import device_of, locate
 from fastssl.ops.render import DTYPES, Encodable, check_format, check_plan, encode_recipe, native_views, new_outputs
-from fastssl.ops.render_cuda import FixedLaunches
+from fastssl.ops.render_cuda import FixedLaunches, why_not
 
 __all__ = ["PreparedRender"]
 
@@ -60,6 +60,8 @@ class PreparedRender:
         device = device_of(images)
         if device.type != "cuda":
             raise ValueError(f"PreparedRender: the images are on {device}; it serves GPUs. Take fastssl.ops.render.")
+        if (reason := why_not(device)) is not None:
+            raise RuntimeError(f"PreparedRender: {reason}.")
         self._recipe = recipe
         self._images = images
         self.out = new_outputs(images, encoded, dtype, channels_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,40 @@ from torch import Tensor
 from fastssl._native import _C
 from fastssl.ops.pixels import Pixels
 
-__all__ = ["WORKSPACE_BYTES", "FixedLaunches", "launch", "run"]
+__all__ = ["WORKSPACE_BYTES", "FixedLaunches", "launch", "run", "serves", "why_not"]
 
 # What the views in flight may take of the GPU's memory, bytes; one view may always take what it needs.
 WORKSPACE_BYTES = 96 << 20
+
+
+def serves(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether a build for these architectures ("80;90") has code for a GPU of this compute capability.
+
+    Machine code runs on its own generation, from its own number on; the newest comes as PTX, too, which later GPUs compile.
+
+    >>> serves("80;90", (8, 6)), serves("80;90", (7, 5)), serves("80;90", (12, 0)), serves("", (9, 0))
+    (True, False, True, False)
+    """
+    built = [(int(number) // 10, int(number) % 10) for number in architectures.split(";") if number]
+    return any(major == capability[0] and minor <= capability[1] for major, minor in built) or (
+        bool(built) and capability > max(built)
+    )
+
+
+@functools.lru_cache
+def why_not(device: torch.device) -> str | None:
+    """Why the kernels cannot run on this GPU; None if they can."""
+    architectures = _C.cuda_architectures()
+    if not architectures:
+        return "this build of fastssl has no CUDA kernels; install it again with nvcc on the PATH (FASTSSL_CUDA=ON)"
+    capability = torch.cuda.get_device_capability(device)
+    if not serves(architectures, capability):
+        return (
+            f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and this build of "
+            f"fastssl has kernels for {architectures.replace(';', ', ')}; build it with "
+            f"FASTSSL_CUDA_ARCHS={capability[0]}{capability[1]} (80 or newer), or move the images to the CPU"
+        )
+    return None
 
 
 def launch(
@@ -39,6 +70,8 @@ def launch(
             "render: a CUDA graph is being captured, and would hold this one plan for ever; make a fastssl.ops.PreparedRender "
             "before the capture, and capture its launch()."
         )
+    if device.type == "cuda" and (reason := why_not(device)) is not None:
+        raise RuntimeError(f"render: {reason}.")
     run(_prepare(pixels, plan, specs, out, dtype, channels_last, workspace_bytes), device)
 
 
