@@ -198,6 +198,23 @@ def test_partitions(name, data, rows, length, part):
 
 
 @executors
+@pytest.mark.parametrize("byte", [2, 16, 128, 255])
+@pytest.mark.parametrize("length", [56, 64, 700])
+def test_every_byte_but_0_is_true(name, byte, length):
+    """A bool tensor holds others than 0 and 1 where it is a view of bytes."""
+    drawn = torch.randint(5, (9, length), generator=torch.Generator().manual_seed(byte))
+    mask = torch.tensor([0, 0, 1, byte, byte], dtype=torch.uint8)[drawn].view(torch.bool)
+    order = reference.positions(drawn >= 2, length)
+    for count in (0, 8, length):
+        agree(name, ops.partition, (mask, count), (order[:, :count], order[:, count:]))
+        agree(name, ops.partition, (mask, count, 0, False), (order[:, :count], order[:, :0]))
+    least = int((drawn >= 2).sum(1).min())
+    with executor(name) as device:
+        assert ops.least_set(mask.to(device)) == least
+        assert torch.equal(masks.positions(mask.to(device)).cpu(), order[:, :least])
+
+
+@executors
 def test_grids_beyond_the_memory_of_a_block(name):
     """More than 4096 cells to sort, and more than 32 KiB of bits."""
     key = torch.arange(3), 8, 0, 77
