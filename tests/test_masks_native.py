@@ -6,6 +6,7 @@ What the masks promise is in test_masks.py; here is that all who draw them agree
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -446,6 +447,19 @@ def test_kernels_follow_the_current_stream_and_wait_for_nothing(function, op, ar
     stream.synchronize()
     for one, other in zip(parts(drawn), expected, strict=True):
         assert torch.equal(one, other)
+
+
+@on_gpu
+@operators
+def test_every_gpu_whichever_is_current(function, op, arguments, device, gpus):
+    expected = parts(function(*arguments))
+    for current, index in itertools.product(gpus, gpus):
+        there = tuple(a.to(f"cuda:{index}") if isinstance(a, Tensor) else a for a in arguments)
+        with torch.cuda.device(current):
+            drawn = function(*there)
+            assert torch.cuda.current_device() == current
+        for one, other in zip([drawn] if isinstance(drawn, Tensor) else drawn, expected, strict=True):
+            assert one.device.index == index and torch.equal(one.cpu(), other)
 
 
 @on_gpu
