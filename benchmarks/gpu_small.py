@@ -1,4 +1,4 @@
-"""Small batches of every recipe, and of what recipes leave out, on the GPU: for compute-sanitizer, as gpu-check.sh calls it.
+"""Small batches of every recipe, of what recipes leave out, and of masks, on the GPU: for compute-sanitizer, by gpu-check.sh.
 
 Every allocation is one of the driver's own, so that the sanitizer sees where each ends, and only copies and fastssl's kernels
 run on the device. The results are compared with the CPU's, bit for bit; exit 1 where they differ. Recipes with a step in torch's
@@ -11,12 +11,14 @@ own kernels are left out, and named.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 # Before torch is imported: it reads this once.
 os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
@@ -25,6 +27,8 @@ import torch
 from contenders.ours import by_kernels
 
 from fastssl import ops, recipes
+from fastssl._native import _C
+from fastssl.ops import masks
 from fastssl.transforms import (
     Blur,
     CenterCrop,
@@ -117,6 +121,53 @@ def cases() -> Iterator[tuple[str, Any, list[torch.Tensor]]]:
             yield f"{kind}, {channels} channels", gray, pictures(kind, channels, planes)
 
 
+# Rows and columns of cells: in the memory of a block, and beyond it, where kernels take scratch; ranks are 8 bytes a cell, bits
+# fill a word a row at least.
+GRID, MANY_CELLS, MANY_ROWS = (7, 9), (65, 64), (8200, 3)
+
+
+def mask_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
+    """What to call and with which arguments, for every kernel of masks."""
+    if not (_C.mask_rank_scratch(MANY_CELLS[0] * MANY_CELLS[1]) and _C.mask_bits_scratch(*MANY_ROWS)):
+        sys.exit(f"gpu_small.py: grids of {MANY_CELLS} and {MANY_ROWS} take no scratch; write larger ones.")
+    key = torch.tensor([0, 7, 7, 2**63 - 1]), 2**64 - 3, 5, 0xFF00
+    for grid in (GRID, MANY_CELLS):
+        yield f"cells, {grid}", masks.cells, (*key, *grid, 2, 20)
+        yield f"tokens, {grid}", masks.tokens, (*key, *grid, 2, 20, 1)
+    yield "prefix", masks.prefix, (*key, 197, 0, 196)
+    for either in (False, True):
+        yield f"inverse_block, roll={either}", masks.inverse_block, (*key, *GRID, 20, 0.3, 3.0, either, either)
+        yield f"counts, exact_share={either}", masks.counts, (*key, 0.1, 0.6, 0.9, 63, either)
+    for grid, aspect in ((GRID, (0.3, 3.0)), (MANY_ROWS, (100.0, 1e4))):
+        cells = grid[0] * grid[1]
+        counts = torch.tensor([0, cells // 3, cells // 2, cells])
+        yield f"blocks, {grid}", masks.blocks, (*key, counts, *grid, 28, 4, cells, *aspect, 10)
+        context, target = (grid[0] * 3 // 4, grid[1]), (grid[0] // 2, 2)
+        yield f"multi_block, {grid}", masks.multi_block, (*key, grid, grid, context, target, 2, 3, cells // 8, False)
+    # As a view of bytes: every one but 0 is true.
+    some = torch.tensor([0, 0, 1, 2, 255], dtype=torch.uint8)[torch.arange(6 * 197).view(6, 197) * 7 % 11 % 5]
+    for rest in (False, True):
+        yield f"partition, rest={rest}", masks.partition, (some.view(torch.bool), 50, 1, rest)
+
+
+def wrong_masks(device: torch.device) -> list[str]:
+    """The cases whose masks differ from the CPU's; on the CPU the kernels are emulated."""
+    emulated = mock.patch.object(masks, "_executor", lambda device, work: _C.MaskExecutor.emulated())
+    kernels = emulated if device.type == "cpu" else contextlib.nullcontext()
+    wrong, kinds = [], set()
+    for name, draw, arguments in mask_cases():
+        there = [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
+        with kernels:
+            got = draw(*there)
+        exact = draw(*arguments)
+        pairs = [(got, exact)] if isinstance(got, torch.Tensor) else zip(got, exact, strict=True)
+        if not all(a.shape == b.shape and torch.equal(bits(a.cpu()), bits(b)) for a, b in pairs):
+            wrong.append(name)
+        kinds.add(draw.__name__)
+    print(f"masks drawn on {device}: {', '.join(sorted(kinds))}; {len(wrong)} batches differ from the CPU's")
+    return wrong
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
@@ -140,6 +191,7 @@ def main() -> None:
                 wrong.append(f"{name}, view {v}, {dtype}{', channels last' * last}")
         done += 1
     print(f"{done} batches rendered on {device}; {len(wrong)} views differ from the CPU's")
+    wrong += wrong_masks(device)
     if wrong:
         sys.exit("\n".join(wrong))
 

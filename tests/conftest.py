@@ -28,6 +28,16 @@ def devices() -> list:
     return ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(absent, reason="no CUDA device"))]
 
 
+@pytest.fixture
+def gpus() -> list[int]:
+    """The numbers of all GPUs, two at least: with one alone no other can be current."""
+    count = torch.cuda.device_count()
+    if count == 1:
+        pytest.skip("a single GPU: it is always the current one")
+    assert count, "no CUDA device"  # not a skip: see devices()
+    return list(range(count))
+
+
 @pytest.fixture(autouse=True)
 def isolated_state() -> Iterator[None]:
     """Random state and thread counts are as before after each test, whatever the test did with them."""

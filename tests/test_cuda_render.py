@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 
@@ -436,12 +437,15 @@ def test_it_runs_in_the_order_of_the_current_stream_and_does_not_wait(device):
 
 
 @pytest.mark.parametrize("device", GPU)
-def test_every_gpu_whichever_is_current(device):
+def test_every_gpu_whichever_is_current(device, gpus):
     images, recipe, plan = small_batch("cpu")
     want = ops.render(images, plan, recipe)
-    for index in range(torch.cuda.device_count()):
-        got = ops.render([image.to(f"cuda:{index}") for image in images], plan, recipe)
-        assert all(view.device.index == index for view in got) and torch.cuda.current_device() == 0
+    for current, index in itertools.product(gpus, gpus):
+        there = [image.to(f"cuda:{index}") for image in images]
+        with torch.cuda.device(current):
+            got = ops.render(there, plan, recipe)
+            assert torch.cuda.current_device() == current
+        assert all(view.device.index == index for view in got)
         assert_same(got, want)
 
 

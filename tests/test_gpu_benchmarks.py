@@ -12,6 +12,8 @@ import images
 import pytest
 import torch
 
+from fastssl.ops import masks
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
@@ -150,6 +152,8 @@ def test_the_small_batches_are_those_of_the_cpu():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 views differ" in done.stdout
+    drawn = ", ".join(sorted({*masks.__all__} - {"least_set"}))  # which on a GPU is torch's own sum
+    assert f"masks drawn on cpu: {drawn}; 0 batches differ" in done.stdout
 
 
 @pytest.mark.parametrize("wrong", ["PART=nonsense", "PART=tests nonsense"])

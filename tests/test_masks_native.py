@@ -6,6 +6,7 @@ What the masks promise is in test_masks.py; here is that all who draw them agree
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -195,6 +196,23 @@ def test_partitions(name, data, rows, length, part):
     agree(name, ops.partition, (mask, count, prefix), (first, order[:, count:] + prefix))
     agree(name, ops.partition, (mask, count, prefix, False), (first, order[:, :0]))
     assert ops.least_set(mask) == (int(mask.sum(1).min()) if rows else 0)
+
+
+@executors
+@pytest.mark.parametrize("byte", [2, 16, 128, 255])
+@pytest.mark.parametrize("length", [56, 64, 700])
+def test_every_byte_but_0_is_true(name, byte, length):
+    """A bool tensor holds others than 0 and 1 where it is a view of bytes."""
+    drawn = torch.randint(5, (9, length), generator=torch.Generator().manual_seed(byte))
+    mask = torch.tensor([0, 0, 1, byte, byte], dtype=torch.uint8)[drawn].view(torch.bool)
+    order = reference.positions(drawn >= 2, length)
+    for count in (0, 8, length):
+        agree(name, ops.partition, (mask, count), (order[:, :count], order[:, count:]))
+        agree(name, ops.partition, (mask, count, 0, False), (order[:, :count], order[:, :0]))
+    least = int((drawn >= 2).sum(1).min())
+    with executor(name) as device:
+        assert ops.least_set(mask.to(device)) == least
+        assert torch.equal(masks.positions(mask.to(device)).cpu(), order[:, :least])
 
 
 @executors
@@ -429,6 +447,19 @@ def test_kernels_follow_the_current_stream_and_wait_for_nothing(function, op, ar
     stream.synchronize()
     for one, other in zip(parts(drawn), expected, strict=True):
         assert torch.equal(one, other)
+
+
+@on_gpu
+@operators
+def test_every_gpu_whichever_is_current(function, op, arguments, device, gpus):
+    expected = parts(function(*arguments))
+    for current, index in itertools.product(gpus, gpus):
+        there = tuple(a.to(f"cuda:{index}") if isinstance(a, Tensor) else a for a in arguments)
+        with torch.cuda.device(current):
+            drawn = function(*there)
+            assert torch.cuda.current_device() == current
+        for one, other in zip([drawn] if isinstance(drawn, Tensor) else drawn, expected, strict=True):
+            assert one.device.index == index and torch.equal(one.cpu(), other)
 
 
 @on_gpu

@@ -62,7 +62,8 @@ struct MultiBlockJob {
   uint32_t* scratch = nullptr;
 };
 // Of each row of mask (rows, length) the places that are set, then those that are not, both in ascending order: the first `count`
-// behind the `prefix` tokens, (rows, prefix + count), and the others, (rows, length - count), which may be left out.
+// behind the `prefix` tokens, (rows, prefix + count), and the others, (rows, length - count), which may be left out. Set is every
+// byte but 0: the mask is the caller's, and a bool tensor that is a view of bytes holds any.
 struct PartitionJob {
   const uint8_t* mask = nullptr;
   int64_t rows = 0;

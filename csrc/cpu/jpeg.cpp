@@ -17,7 +17,9 @@
 #if LIBJPEG_TURBO_VERSION_NUMBER >= 1005000 && LIBJPEG_TURBO_VERSION_NUMBER < 3003000
 #define FASTSSL_OWN_HUFFMAN
 // As in the library's jpegint.h, which is seldom installed. What follows is not the same in all versions, nor needed here.
-// A newer version is to be looked at first; the tests fail with it, for they miss our own decoder.
+// A newer version is to be looked at first; built with its headers the tests fail, for they miss our own decoder. A build with
+// older headers does not notice a newer libjpeg.so.62: no call of libjpeg's tells the version, and jpeg_create_decompress compares
+// only what all of 62 have in common, JPEG_LIB_VERSION and the size of the public struct. Rebuild where the library changes.
 struct jpeg_entropy_decoder {
   void (*start_pass)(j_decompress_ptr info);
   boolean (*decode_mcu)(j_decompress_ptr info, JBLOCKROW* blocks);

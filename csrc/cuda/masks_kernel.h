@@ -231,7 +231,7 @@ struct PartitionKernel {
     const int32_t begin = core::smaller(grid::thread() * each, job.length);
     const int32_t end = core::smaller(begin + each, job.length);
     int32_t own = 0;
-    for (int32_t i = begin; i < end; ++i) own += mask[i];
+    for (int32_t i = begin; i < end; ++i) own += mask[i] != 0;
     int32_t* const sums = reinterpret_cast<int32_t*>(grid::shared());
     int32_t side = 0;  // one half is read while the other is written
     sums[grid::thread()] = own;

@@ -99,7 +99,7 @@ void test_lengths(const core::MaskKeys& keys, int length) {
     run(core::PrefixJob{keys, length, length / 2, length + 1, mask.data()});
     return mask;
   });
-  for (size_t i = 0; i < mask.size(); ++i) mask[i] = noise(uint32_t(i)) & 1;
+  for (size_t i = 0; i < mask.size(); ++i) mask[i] = Memory<uint8_t>{0, 1, 2, 255}[noise(uint32_t(i)) & 3];
   for (const int count : {0, length / 2, length}) {
     for (const bool with_rest : {false, true}) {
       same([&](const auto& run) {
@@ -107,11 +107,17 @@ void test_lengths(const core::MaskKeys& keys, int length) {
         run(core::PartitionJob{mask.data(), kSamples, length, count, 3, first.data(),
                                with_rest ? rest.data() : nullptr});
         first.insert(first.end(), rest.begin(), rest.end());
+        CHECK(with_rest || std::count(first.begin(), first.end(), -1) == kSamples * (length - count));
         return first;
       });
     }
   }
-  CHECK(cpu::least_set(mask.data(), kSamples, length) <= length);
+  int64_t least = length;
+  for (int64_t row = 0; row < kSamples; ++row) {
+    const auto begin = mask.begin() + row * length;
+    least = std::min<int64_t>(least, length - std::count(begin, begin + length, 0));
+  }
+  CHECK(cpu::least_set(mask.data(), kSamples, length) == least);
 }
 
 }  // namespace

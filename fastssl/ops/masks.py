@@ -192,9 +192,9 @@ def partition(mask: Tensor, count: int, prefix: int = 0, rest: bool = True) -> t
     """Of each row the places that are True, then those that are False, both in ascending order, cut in two.
 
     Args:
-        mask: (R, N), bool; N up to 2^31 - 1.
+        mask: (R, N), bool; N up to 2^30.
         count: Where to cut, 0 to N.
-        prefix: Tokens that come before: they are put in front of the first part, and place i is token prefix + i.
+        prefix: Tokens that come before, up to 2^30: they are put in front of the first part, and place i is token prefix + i.
         rest: Whether the second part is wanted.
 
     Returns:
