@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "macros.h"
+
 namespace fastssl::core {
 
 // What lies beyond the border: the image mirrored about its outermost pixels, or those pixels again and again.
@@ -16,6 +18,17 @@ inline bool gaussian_reaches(double sigma_px) {
   if (sigma_px > 0.25) return true;  // the rule's threshold is 0.2452
   const double beside = 2 * std::exp(-0.5 / (sigma_px * sigma_px));
   return beside > (1 + beside) / 2048;
+}
+
+// Lowers the middle weight by a few roundings where the sums, down the columns and along the rows, would lift white above 1.
+// Sums of positive products, rounded, rise with every input: so nothing else is lifted above 1 either.
+inline void keep_within_one(std::vector<float>& weight) {
+  const auto blurred = [&weight](float v) {
+    float sum = weight[0] * v;
+    for (size_t k = 1; k < weight.size(); ++k) sum = fused(weight[k], v + v, sum);
+    return sum;
+  };
+  while (blurred(blurred(1.0f)) > 1) weight[0] -= 0x1p-24f;
 }
 
 // Half of a sampled, normalized Gaussian kernel: weight[0] in the middle, weight[k] at distance k on both sides.
@@ -36,6 +49,7 @@ inline int gaussian_half_kernel(double sigma_px, std::vector<float>& weight) {
   while (radius > 0 && tail + 2 * w[radius] <= total / 2048) tail += 2 * w[radius--];
   weight.resize(size_t(radius) + 1);
   for (int k = 0; k <= radius; ++k) weight[k] = float(w[k] / (total - tail));
+  keep_within_one(weight);
   return radius;
 }
 
@@ -51,6 +65,7 @@ inline int box_half_kernel(double sigma_px, std::vector<float>& weight) {
   const int radius = int(whole) + 1;
   weight.assign(size_t(radius) + 1, float(1 / (2 * (whole + edge) + 1)));
   weight[size_t(radius)] = float(edge / (2 * (whole + edge) + 1));
+  keep_within_one(weight);
   return radius;
 }
 
