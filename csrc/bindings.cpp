@@ -24,8 +24,10 @@
 #include "cpu/cache.h"
 #include "cpu/cache_file.h"
 #include "cpu/engine.h"
+#include "cpu/file.h"
 #include "cpu/gather.h"
 #include "cpu/jpeg.h"
+#include "cpu/plain_jpeg.h"
 #include "cpu/render.h"
 #include "cpu/rows.h"
 #include "cpu/thread_pool.h"
@@ -79,6 +81,22 @@ cpu::ImageView to_image(const StridedImage& from) {
   cpu::ImageView image = to_image(ImageTuple{address, height, width, stride, channels, type});
   image.plane = plane;
   return image;
+}
+
+// (address, size, height, width): encoded data, with sides of 0, or pixels of 8-bit RGB, side by side.
+using GivenImage = std::tuple<uintptr_t, size_t, int, int>;
+
+cpu::Fetched to_fetched(const GivenImage& from) {
+  const auto& [address, size, height, width] = from;
+  cpu::Fetched out;
+  if (height) {
+    if (size_t(height) * size_t(width) * 3 != size) throw std::invalid_argument("submit: an image of another size");
+    out.image = to_image(ImageTuple{address, height, width, int64_t(width) * 3, 3, cpu::PixelType::UInt8});
+  } else {
+    out.bytes = pointer<const uint8_t>(address);
+    out.size = size;
+  }
+  return out;
 }
 
 // What a Python callback returned: (image, owner) for pixels, (address, size, owner) for bytes; and behind, perhaps, a label.
@@ -182,24 +200,30 @@ class PyEngine {
   std::shared_ptr<cpu::Job> submit(uintptr_t index, int64_t count, std::vector<int64_t> positions,
                                    const py::list& paths, uint32_t epoch, uint32_t repeat,
                                    const std::vector<std::tuple<uintptr_t, cpu::DType, bool>>& outputs, uintptr_t plans,
-                                   std::shared_ptr<cpu::Gather> gather) {
+                                   std::shared_ptr<cpu::Gather> gather, const std::vector<GivenImage>& given,
+                                   int64_t leave) {
     if (outputs.size() != (gather ? 0 : view_count_))
       throw std::invalid_argument("submit: one output a view is needed");
     const auto* first = pointer<const int64_t>(index);
     std::vector<int64_t> indices(first, first + count);
     if (!paths.empty() && paths.size() != indices.size())
       throw std::invalid_argument("submit: one path a sample is needed");
+    if (!given.empty() && given.size() != indices.size())
+      throw std::invalid_argument("submit: one image a sample is needed");
     if (!positions.empty() && positions.size() != indices.size())
       throw std::invalid_argument("submit: one position a sample is needed");
     std::vector<std::string> names;
     names.reserve(paths.size());
     for (const py::handle path : paths) names.push_back(path.is_none() ? std::string() : file_name(path));
-    cpu::Samples samples{std::move(indices), std::move(positions), std::move(names), epoch, repeat};
+    std::vector<cpu::Fetched> images;
+    images.reserve(given.size());
+    for (const GivenImage& image : given) images.push_back(to_fetched(image));
+    cpu::Samples samples{std::move(indices), std::move(positions), std::move(names), std::move(images), epoch, repeat};
     std::vector<cpu::Output> to;
     for (const auto& [address, dtype, channels_last] : outputs)
       to.push_back({pointer<void>(address), dtype, channels_last});
     auto job = std::make_shared<cpu::Job>(std::move(samples), std::move(to), pointer<core::ViewPlan>(plans),
-                                          std::move(gather));
+                                          std::move(gather), leave);
     engine_->submit(job);
     return job;
   }
@@ -364,17 +388,46 @@ int64_t compile(const std::vector<core::ViewSpec>& views, size_t count, uintptr_
   return operations;
 }
 
-// The images that were gathered, at `positions`, where they lie on the device: the block from `base` on, and the pieces beside
-// it from `beside` on.
+// (position, address, stride, plane, top, left, rows, columns): what the device has decoded of an image that was left to it.
+using DeviceImage = std::tuple<int64_t, uintptr_t, int64_t, int64_t, int, int, int, int>;
+
+// The images that were gathered, at `positions`, where they lie on the device: the block from `base` on, the pieces beside it
+// from `beside` on, and what was left encoded as `decoded` says.
 cuda::RenderPlan prepare_gathered(const cpu::Gather& gather, const std::vector<int64_t>& positions, uintptr_t base,
-                                  const std::vector<uintptr_t>& beside, const std::vector<core::ViewSpec>& views,
-                                  uintptr_t plans, const std::vector<uintptr_t>& outputs, core::DType dtype,
-                                  bool channels_last, int64_t workspace) {
+                                  const std::vector<uintptr_t>& beside, const std::vector<DeviceImage>& decoded,
+                                  const std::vector<core::ViewSpec>& views, uintptr_t plans,
+                                  const std::vector<uintptr_t>& outputs, core::DType dtype, bool channels_last,
+                                  int64_t workspace) {
+  std::vector<core::ImageView> images(static_cast<size_t>(gather.size()));
+  for (const auto& [position, address, stride, plane, top, left, rows, columns] : decoded) {
+    const cpu::LeftEncoded& encoded = gather.left(position);
+    core::ImageView& image = images.at(size_t(position));
+    image.pixels = pointer<const void>(address);
+    image.stride = stride;
+    image.plane = plane;
+    image.height = encoded.height;
+    image.width = encoded.width;
+    image.top = top;
+    image.left = left;
+    image.rows = rows;
+    image.columns = columns;
+    const cpu::Area& window = encoded.window;
+    const bool holds = encoded.data && top >= 0 && left >= 0 && rows > 0 && columns > 0 && top <= window.top &&
+                       left <= window.left && top + rows <= encoded.height && left + columns <= encoded.width &&
+                       top + rows >= window.top + window.rows && left + columns >= window.left + window.columns;
+    if (!holds)
+      throw std::invalid_argument("image " + std::to_string(position) + " is not decoded as its views need it");
+  }
   cuda::RenderRequest request;
   request.specs = views;
   for (const int64_t position : positions) {
-    request.images.push_back(gather.images().at(size_t(position)));
-    request.images.back().pixels = pointer<const void>(gather.moved(position, base, beside));
+    core::ImageView image = images.at(size_t(position));
+    if (!image.pixels) {
+      image = gather.image(position);
+      image.pixels = pointer<const void>(gather.pixels.moved(image.pixels, base, beside));
+    }
+    if (!image.pixels) throw std::invalid_argument("no image was gathered at place " + std::to_string(position));
+    request.images.push_back(image);
   }
   request.plans = pointer<const core::ViewPlan>(plans);
   for (const uintptr_t output : outputs) request.outputs.push_back(pointer<void>(output));
@@ -520,6 +573,11 @@ PYBIND11_MODULE(_C, m) {
     core::draw_permutation(seed, epoch, n, pointer<int64_t>(out));
   });
 
+  m.def("read_file", [](const py::handle path) {
+    cpu::Scratch<uint8_t> file;
+    const size_t size = cpu::read_file(file_name(path), file);
+    return py::bytes(reinterpret_cast<const char*>(file.at_least(0)), size);
+  });
   m.def("is_jpeg", [](uintptr_t data, size_t size) { return cpu::is_jpeg(pointer<const uint8_t>(data), size); });
   m.def("jpeg_size", [](uintptr_t data, size_t size) {
     const cpu::ImageSize s = jpeg_decoder().open(pointer<const uint8_t>(data), size);
@@ -595,22 +653,40 @@ PYBIND11_MODULE(_C, m) {
       .def("finish", &cpu::FileCache::finish, py::call_guard<py::gil_scoped_release>())
       .def("damaged", &cpu::FileCache::damaged, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 
-  py::class_<cpu::Gather, std::shared_ptr<cpu::Gather>>(m, "Gather")
-      .def(py::init([](uintptr_t block, size_t size, int64_t images) {
-             return std::make_shared<cpu::Gather>(pointer<void>(block), size, images);
-           }),
-           py::arg("block"), py::arg("size"), py::arg("images"))
-      .def_property_readonly("used", &cpu::Gather::used)
-      .def_property_readonly("taken", &cpu::Gather::taken)
-      .def_property_readonly("beside", [](const cpu::Gather& gather) {
+  py::class_<cpu::Region>(m, "Region")
+      .def_property_readonly("used", &cpu::Region::used)
+      .def_property_readonly("taken", &cpu::Region::taken)
+      .def_property_readonly("beside", [](const cpu::Region& region) {
         std::vector<std::pair<uintptr_t, size_t>> out;
-        for (const cpu::Gather::Piece& piece : gather.beside())
+        for (const cpu::Region::Piece& piece : region.beside())
           out.emplace_back(reinterpret_cast<uintptr_t>(piece.data), piece.size);
         return out;
       });
+  py::class_<cpu::Gather, std::shared_ptr<cpu::Gather>>(m, "Gather")
+      .def(py::init([](uintptr_t block, size_t size, int64_t images, uintptr_t encoded, size_t encoded_size) {
+             return std::make_shared<cpu::Gather>(pointer<void>(block), size, images, pointer<void>(encoded),
+                                                  encoded_size);
+           }),
+           py::arg("block"), py::arg("size"), py::arg("images"), py::arg("encoded") = 0, py::arg("encoded_size") = 0)
+      .def_readonly("pixels", &cpu::Gather::pixels)
+      .def_readonly("encoded", &cpu::Gather::encoded)
+      // (position, address, size, height, width, (top, left, rows, columns)) of each that is left encoded.
+      .def("left", [](const cpu::Gather& gather) {
+        py::list out;
+        for (int64_t i = 0; i < gather.size(); ++i) {
+          const cpu::LeftEncoded& image = gather.left(i);
+          if (!image.data) continue;
+          const cpu::Area& window = image.window;
+          out.append(py::make_tuple(i, reinterpret_cast<uintptr_t>(image.data), image.size, image.height, image.width,
+                                    py::make_tuple(window.top, window.left, window.rows, window.columns)));
+        }
+        return out;
+      });
   m.def("prepare_gathered", &prepare_gathered, py::arg("gather"), py::arg("positions"), py::arg("base"),
-        py::arg("beside"), py::arg("views"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
+        py::arg("beside"), py::arg("decoded"), py::arg("views"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
         py::arg("channels_last"), py::arg("workspace"));
+  m.def("is_plain_jpeg",
+        [](uintptr_t data, size_t size) { return cpu::is_plain_jpeg(pointer<const uint8_t>(data), size); });
   py::class_<cpu::Job, std::shared_ptr<cpu::Job>>(m, "Job")
       .def("wait", &cpu::Job::wait, py::arg("milliseconds"), py::call_guard<py::gil_scoped_release>())
       .def("failures", [](cpu::Job& job) {
@@ -627,7 +703,8 @@ PYBIND11_MODULE(_C, m) {
            py::arg("may_shrink"), py::arg("array"), py::arg("fetch"), py::arg("decode_other"), py::arg("image_step"),
            py::arg("cache") = nullptr, py::arg("keep_for") = std::vector<core::ViewSpec>{})
       .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("count"), py::arg("positions"), py::arg("paths"),
-           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"), py::arg("gather") = nullptr)
+           py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"), py::arg("gather") = nullptr,
+           py::arg("given") = std::vector<GivenImage>{}, py::arg("leave") = 0)
       .def("close", &PyEngine::close)
       .def("times", &PyEngine::times);
 

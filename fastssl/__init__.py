@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fastssl import data, loss, models, ops, recipes, transforms
+from fastssl import data, loss, models, ops, pipelines, recipes, transforms
 from fastssl._native import DecodeError, build_info, has_cuda
 from fastssl.data.batch import Batch
+from fastssl.data.device_loader import to_device
 from fastssl.data.loader import Loader
 from fastssl.ops.threads import get_num_threads, set_num_threads
 from fastssl.transforms.plan import Plan
@@ -32,9 +33,11 @@ __all__ = [
     "loss",
     "models",
     "ops",
+    "pipelines",
     "pretrain",
     "recipes",
     "set_num_threads",
+    "to_device",
     "transforms",
 ]
 

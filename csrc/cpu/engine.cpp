@@ -13,6 +13,7 @@
 #include "../core/smallest_crop.h"
 #include "file.h"
 #include "jpeg.h"
+#include "plain_jpeg.h"
 #include "window.h"
 
 namespace fastssl::cpu {
@@ -43,7 +44,7 @@ void decode_part(Worker& worker, const Needed& part, ImageView& image, Gather* g
   const Area area = worker.jpeg.begin(part.window, part.shrink, image.channels);
   image.stride = int64_t(image.channels) * area.columns;
   const size_t bytes = size_t(image.stride) * size_t(area.rows);
-  uint8_t* pixels = gather ? gather->take(bytes) : worker.pixels.at_least(bytes);
+  uint8_t* pixels = gather ? gather->pixels.take(bytes) : worker.pixels.at_least(bytes);
   worker.jpeg.read(pixels, image.stride);
   image.pixels = pixels;
   image.shrink = part.shrink;
@@ -85,7 +86,7 @@ void touch(const ImageView& part) {
 // Copies a part of an image to what is gathered.
 void gather_part(ImageView part, Gather& gather, int64_t position) {
   const int64_t row = row_bytes(part);
-  uint8_t* const to = gather.take(size_t(row) * size_t(part.rows));
+  uint8_t* const to = gather.pixels.take(size_t(row) * size_t(part.rows));
   for (int i = 0; i < part.rows; ++i)
     std::memcpy(to + i * row, static_cast<const uint8_t*>(part.pixels) + i * part.stride, size_t(row));
   part.pixels = to;
@@ -169,6 +170,9 @@ Fetched Engine::fetch(const Job& job, size_t i, Scratch<uint8_t>& file) const {
     out.image = array.first;
     out.image.pixels =
         static_cast<const uint8_t*>(array.first.pixels) + (array.rows ? array.rows[index] : index) * array.step;
+  } else if (!job.samples.given.empty()) {
+    out = job.samples.given[i];
+    if (!out.bytes && !out.image.pixels) throw DecodeError("there is no image");
   } else if (job.samples.paths.empty() || job.samples.paths[i].empty()) {
     out = callbacks_.fetch(index);
   } else {
@@ -241,10 +245,14 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   core::ViewPlan* plans = job.plans + position * int64_t(views.size());
   const core::DrawKey key{settings_.seed, uint64_t(index), job.samples.epoch, 0, job.samples.repeat};
   core::draw_views(views.data(), views.size(), key, image.height, image.width, plans);
-  const bool may_shrink = jpeg && settings_.may_shrink && !settings_.cache;
+  const bool leave =
+      jpeg && image.channels == 3 && job.gather && position < job.leave && is_plain_jpeg(fetched.bytes, fetched.size);
+  const bool may_shrink = jpeg && settings_.may_shrink && !settings_.cache && !leave;
   const Needed needed = needed_by(views.data(), plans, views.size(), image.height, image.width, may_shrink);
-  if (jpeg) decode_part(worker, needed, image, job.gather.get());
-  if (job.gather && jpeg) {
+  if (jpeg && !leave) decode_part(worker, needed, image, job.gather.get());
+  if (leave) {
+    job.gather->leave(position, {fetched.bytes, fetched.size, image.height, image.width, needed.window});
+  } else if (job.gather && jpeg) {
     job.gather->set(position, image);
   } else if (job.gather) {
     gather_part(part_of(image, needed.window), *job.gather, position);

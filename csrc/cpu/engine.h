@@ -69,6 +69,7 @@ struct Samples {
   std::vector<int64_t> indices;  // in the source
   std::vector<int64_t> positions;  // in the batch; empty: 0, 1, 2 ...
   std::vector<std::string> paths;  // empty, or one a sample; a sample without one is fetched
+  std::vector<Fetched> given;  // empty, or one a sample, whose memory outlives the job
   uint32_t epoch = 0, repeat = 0;
 
   size_t size() const { return indices.size(); }
@@ -85,14 +86,17 @@ struct Times {
   std::atomic<int64_t> read{0}, decode{0}, render{0}, images{0};
 };
 
-// Samples on their way into one batch: into views, or, with `gather`, into decoded images, of which as much as the views need.
+// Samples on their way into one batch: into views, or, with `gather`, into decoded images, of which as much as the views need;
+// but those at positions below `leave` are gathered as they are where a decoder of the device can be trusted with them.
 class Job {
  public:
-  Job(Samples samples, std::vector<Output> outputs, core::ViewPlan* plans, std::shared_ptr<Gather> gather = nullptr)
+  Job(Samples samples, std::vector<Output> outputs, core::ViewPlan* plans, std::shared_ptr<Gather> gather = nullptr,
+      int64_t leave = 0)
       : samples(std::move(samples)),
         outputs(std::move(outputs)),
         plans(plans),
         gather(std::move(gather)),
+        leave(leave),
         left(int64_t(this->samples.size())) {}
 
   // Whether all samples are done, after at most `milliseconds`.
@@ -105,6 +109,7 @@ class Job {
   const std::vector<Output> outputs;  // one a view
   core::ViewPlan* const plans;  // batch x views
   const std::shared_ptr<Gather> gather;
+  const int64_t leave;
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> left;
   std::mutex mutex;

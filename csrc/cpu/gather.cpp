@@ -1,18 +1,17 @@
 #include "gather.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
+#include <cstring>
 
 #include "cache.h"
 
 namespace fastssl::cpu {
 
-Gather::~Gather() {
+Region::~Region() {
   for (const Piece& piece : beside_) release(piece.data, piece.size);
 }
 
-uint8_t* Gather::take(size_t bytes) {
+uint8_t* Region::take(size_t bytes) {
   const size_t at = taken_.fetch_add(aligned(bytes));
   if (at + bytes <= size_) return block_ + at;
   auto* const data = static_cast<uint8_t*>(allocate(bytes));
@@ -21,15 +20,27 @@ uint8_t* Gather::take(size_t bytes) {
   return data;
 }
 
-size_t Gather::used() const { return std::min(taken_.load(), size_); }
+size_t Region::used() const { return std::min(taken_.load(), size_); }
 
-uintptr_t Gather::moved(int64_t i, uintptr_t base, const std::vector<uintptr_t>& beside) const {
-  const auto* const pixels = static_cast<const uint8_t*>(images_.at(size_t(i)).pixels);
-  if (pixels && pixels >= block_ && pixels < block_ + size_) return base + uintptr_t(pixels - block_);
+uintptr_t Region::moved(const void* data, uintptr_t base, const std::vector<uintptr_t>& beside) const {
+  const auto* const at = static_cast<const uint8_t*>(data);
+  if (at && at >= block_ && at < block_ + size_) return base + uintptr_t(at - block_);
   for (size_t p = 0; p < beside_.size(); ++p) {
-    if (pixels == beside_[p].data) return beside.at(p);
+    if (at == beside_[p].data) return beside.at(p);
   }
-  throw std::invalid_argument("no image was gathered at place " + std::to_string(i));
+  return 0;
+}
+
+void Gather::set(int64_t i, const ImageView& image) {
+  images_[size_t(i)] = image;
+  left_[size_t(i)] = {};
+}
+
+void Gather::leave(int64_t i, LeftEncoded image) {
+  uint8_t* const data = encoded.take(image.size);
+  std::memcpy(data, image.data, image.size);
+  image.data = data;
+  left_[size_t(i)] = image;
 }
 
 }  // namespace fastssl::cpu

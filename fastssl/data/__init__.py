@@ -20,6 +20,7 @@ from fastssl.data.collate import (
     VICRegLCollateFunction,
 )
 from fastssl.data.dataset import LightlyDataset
+from fastssl.data.encoded import BytesCollate, EncodedBatch
 from fastssl.data.faults import Fault
 from fastssl.data.ijepa_collate import IJEPAMaskCollator
 from fastssl.data.loader import Loader
@@ -31,10 +32,12 @@ __all__ = [
     "ArraySource",
     "BaseCollateFunction",
     "Batch",
+    "BytesCollate",
     "CacheError",
     "CacheInfo",
     "DINOCollateFunction",
     "DatasetSource",
+    "EncodedBatch",
     "Fault",
     "IJEPAMaskCollator",
     "ImageCollateFunction",

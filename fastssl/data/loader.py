@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
-from fastssl.data.device_views import DeviceViews
+from fastssl.data.checks import as_device, check_count
+from fastssl.data.device_choice import Decode, DeviceChoice, check_decode, images_per_second
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import Iteration
+from fastssl.data.making import Device
 from fastssl.data.native_calls import ImageStep
 from fastssl.data.order import Order
 from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
+from fastssl.data.subset import Subset
 from fastssl.ops.render import check_format, encode_recipe, native_views
-from fastssl.ops.render_cuda import why_not
 from fastssl.ops.threads import check_threads
+from fastssl.pipelines.choose import Choice
 from fastssl.transforms.plan import check_key
 from fastssl.transforms.view import Recipe
 
 __all__ = ["Loader"]
 
-
-def _check_count(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"Loader: {name}={value!r} must be a whole number, at least {least}.")
-    return value
+# Samples on which ways to decode are compared.
+_MEASURED = 512
 
 
 class Loader:
@@ -124,7 +124,7 @@ class Loader:
         threads: int | None = None,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
-        decode: Literal["auto", "full"] = "auto",
+        decode: Decode = "auto",
         image_step: ImageStep | None = None,
         on_error: OnError = "raise",
         cache: str | os.PathLike[str] | None = None,
@@ -140,19 +140,15 @@ class Loader:
         self.source = as_source(source)
         _check_channels(self.source.channels, encoded)
         self.recipe = recipe
-        self.batch_size = _check_count("batch_size", batch_size, 1)
-        self.device = _device(device)
+        self.batch_size = check_count("Loader", "batch_size", batch_size, 1)
+        self.device = as_device("Loader", device)
         self.seed = seed
-        self.epochs = _check_count("epochs", epochs, 1)
-        self.prefetch = _check_count("prefetch", prefetch, 0)
+        self.epochs = check_count("Loader", "epochs", epochs, 1)
+        self.prefetch = check_count("Loader", "prefetch", prefetch, 0)
         self.threads = available_cpus() if threads is None else check_threads("Loader", threads)
         self.dtype = dtype
         self.channels_last = bool(channels_last)
-        if decode not in ("auto", "full"):
-            raise ValueError(
-                f'Loader: decode={decode!r} must be "auto" (smaller where no view is the worse for it) or "full".'
-            )
-        self.decode = decode
+        self.decode = check_decode("Loader", decode, self.device)
         if image_step is not None and not callable(image_step):
             raise TypeError(
                 f"Loader: image_step={image_step!r} must be a callable that takes and returns a tensor, or None."
@@ -189,6 +185,9 @@ class Loader:
                 'Loader: cache_size="recipe" keeps smaller images, and image_step would get those; write cache_size="full".'
             )
         self._cache = as_cache(self.source, recipe, cache, cache_bytes, cache_size)
+        self._device_choice = DeviceChoice(
+            "Loader", self.device, self.decode, self.batch_size, self.prefetch, self.threads, self._only_cpu()
+        )
         self._pool: tuple[int, _C.BufferPool] | None = None  # of the last whole iteration, and the process it was in
 
     def __len__(self) -> int:
@@ -197,13 +196,41 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         position, end = self._resume or (0, self.epoch + self.epochs)
-        return Iteration(self, self.epoch, position, end)
+        return Iteration(self, self._device_choice.take(self._measure), self.epoch, position, end)
 
-    def _device_views(self) -> DeviceViews | None:
-        """What renders on the loader's device; None where views are made on the CPU."""
-        if self.device.type != "cuda" or why_not(self.device) is not None:
-            return None
-        return DeviceViews(self.device, self.batch_size, blocks=self.prefetch + 3)
+    def _only_cpu(self) -> str | None:
+        """Why a decoder of the device gets nothing to do."""
+        if self.source.native() is not None:
+            return "the source's images are decoded already"
+        if self._cache is not None:
+            return "the cache keeps what the CPU has decoded"
+        if self.image_step is not None:
+            return "image_step gets what the CPU has decoded"
+        return None
+
+    def _measure(self, choice: Choice) -> float:
+        """Images a second of a few hundred samples, decoded so."""
+        n = min(len(self.source), _MEASURED)
+        every = torch.linspace(0, len(self.source) - 1, n, device="cpu").round().to(torch.int64)
+        loader = Loader(
+            Subset(self.source, every.tolist()),
+            self.recipe,
+            batch_size=min(self.batch_size, n),
+            device=self.device,
+            threads=self.threads,
+            prefetch=self.prefetch,
+            dtype=self.dtype,
+            channels_last=self.channels_last,
+            epochs=max(2, -(-_MEASURED // n)),
+            decode=choice,
+            on_error="skip",  # who has the errors is the loader that measures
+            rank=0,
+            world_size=1,
+        )
+        return images_per_second(loader, self.device)
+
+    def _keep_device(self, device: Device) -> None:
+        self._device_choice.give_back(device)
 
     def _take_pool(self) -> _C.BufferPool | None:
         """The memory that the last whole iteration left, for one iteration to use."""
@@ -295,13 +322,6 @@ def _check_channels(channels: int, encoded: str) -> None:
             )
 
 
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'Loader: device={device!r} must be a device of torch, such as "cpu" or "cuda:0".') from error
-
-
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if rank is None and world_size is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -309,7 +329,7 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
         return 0, 1
     if rank is None or world_size is None:
         raise ValueError(f"Loader: rank={rank!r} and world_size={world_size!r} go together; give both or none.")
-    _check_count("world_size", world_size, 1)
-    if _check_count("rank", rank, 0) >= world_size:
+    check_count("Loader", "world_size", world_size, 1)
+    if check_count("Loader", "rank", rank, 0) >= world_size:
         raise ValueError(f"Loader: rank={rank} must be below world_size={world_size}.")
     return rank, world_size

@@ -7,36 +7,41 @@ import pytest
 import torch
 from conftest import devices
 from emulated import negative
+from slow_streams import HostDecoder, on_host
 
 import fastssl
 from fastssl import Loader, recipes
 from fastssl.data import ArraySource, ImageFolder
-from fastssl.data.device_views import DeviceViews
+from fastssl.pipelines import device as pipeline
 from fastssl.transforms import Crop, Normalize, View
 
 GPU = devices()[1:]
-HERE = ["emulated", *GPU]
+HERE = ["emulated", "left", *GPU]
 RECIPE = recipes.simclr(24)
 
 
 @pytest.fixture
 def make(monkeypatch):
-    """Loader(...) on the device; on the host, by the kernels compiled for it, in blocks of so many bytes an image."""
+    """Loader(...) on the device; on the host, by the kernels compiled for it, in blocks of so many bytes an image.
+
+    The devices: "emulated", where the CPU decodes; "left", where a decoder of the device gets half of each batch; or a GPU.
+    """
 
     def build(device, source, recipe=RECIPE, bytes_an_image=None, **options):
-        if device != "emulated":
-            return Loader(source, recipe, device=device, **options)
-        loader = Loader(source, recipe, **options)
-
-        def device_views():
-            views = DeviceViews(torch.device("cpu"), loader.batch_size, blocks=loader.prefetch + 3)
-            views._bytes = views._bytes if bytes_an_image is None else bytes_an_image * loader.batch_size
-            return views
-
-        monkeypatch.setattr(loader, "_device_views", device_views)
-        return loader
+        if bytes_an_image is not None:
+            monkeypatch.setattr(pipeline, "_FIRST_PIXELS", bytes_an_image)
+            monkeypatch.setattr(pipeline, "_FIRST_ENCODED", bytes_an_image)
+        if device not in ("emulated", "left"):
+            return Loader(source, recipe, device=device, **{"decode": "cpu", **options})
+        decoder = HostDecoder() if device == "left" else None
+        return on_host(wanted(device, source, recipe, **options), decoder, share=0.5)
 
     return build
+
+
+def wanted(device, source, recipe, **options):
+    """The Loader on the CPU that gives the same: a decoder of the device decodes in full size."""
+    return Loader(source, recipe, **{**options, **({"decode": "full"} if device == "left" else {})})
 
 
 def assert_same(got, want):
@@ -60,7 +65,7 @@ def assert_same(got, want):
 ], ids=str)  # fmt: skip
 def test_batches_are_those_of_the_cpu(photos, make, options, device):
     source = ImageFolder(photos)
-    want = Loader(source, RECIPE, batch_size=7, **options)
+    want = wanted(device, source, RECIPE, batch_size=7, **options)
     assert_same(make(device, source, batch_size=7, **options), want)
 
 
@@ -69,7 +74,7 @@ def test_batches_are_those_of_the_cpu(photos, make, options, device):
 def test_what_does_not_fit_into_a_block_has_memory_of_its_own(photos, make, bytes_an_image, device):
     source = ImageFolder(photos)
     loader = make(device, source, bytes_an_image=bytes_an_image, batch_size=6, epochs=3)
-    assert_same(loader, Loader(source, RECIPE, batch_size=6, epochs=3))
+    assert_same(loader, wanted(device, source, RECIPE, batch_size=6, epochs=3))
 
 
 @pytest.mark.parametrize("device", HERE)
@@ -78,14 +83,14 @@ def test_every_kind_of_recipe(photos, make, name, device):
     recipe = getattr(recipes, name)()
     recipe = tuple(view.with_(crop=type(view.crop)(size=20)) for view in recipe)
     source = ImageFolder(photos)
-    assert_same(make(device, source, recipe, batch_size=9), Loader(source, recipe, batch_size=9))
+    assert_same(make(device, source, recipe, batch_size=9), wanted(device, source, recipe, batch_size=9))
 
 
 @pytest.mark.parametrize("device", HERE)
 def test_custom_steps_run_on_the_device(photos, make, device):
     recipe = (View(crop=Crop(size=16), custom=negative), RECIPE[1])
     source = ImageFolder(photos)
-    assert_same(make(device, source, recipe, batch_size=9), Loader(source, recipe, batch_size=9))
+    assert_same(make(device, source, recipe, batch_size=9), wanted(device, source, recipe, batch_size=9))
 
 
 @pytest.mark.parametrize("device", HERE)
@@ -94,7 +99,7 @@ def test_arrays_of_any_channels(make, channels, type, device):
     pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 26, channels), dtype=type)
     view = View(crop=Crop(size=16), normalize=Normalize(mean=[0.5] * channels, std=[0.5] * channels))
     source = ArraySource(pixels, targets=list(range(20)))
-    assert_same(make(device, source, (view,), batch_size=6), Loader(source, (view,), batch_size=6))
+    assert_same(make(device, source, (view,), batch_size=6), wanted(device, source, (view,), batch_size=6))
 
 
 @pytest.mark.parametrize("device", HERE)
@@ -102,7 +107,7 @@ def test_arrays_of_any_channels(make, channels, type, device):
 def test_bad_samples_follow_the_policy(photos, make, tmp_path, policy, device):
     bad_folder(photos, tmp_path)
     source = ImageFolder(tmp_path)
-    want = Loader(source, RECIPE, batch_size=5, on_error=policy, epochs=2)
+    want = wanted(device, source, RECIPE, batch_size=5, on_error=policy, epochs=2)
     got = make(device, source, batch_size=5, on_error=policy, epochs=2)
     assert_same(got, want)
     assert [str(fault) for fault in got.errors] == [str(fault) for fault in want.errors] and len(want.errors) == 3
@@ -113,7 +118,7 @@ def test_a_bad_sample_ends_the_iteration_where_it_would_on_the_cpu(photos, make,
     bad_folder(photos, tmp_path)
     source = ImageFolder(tmp_path)
     counts, messages = [], []
-    for loader in (Loader(source, RECIPE, batch_size=3), make(device, source, batch_size=3)):
+    for loader in (wanted(device, source, RECIPE, batch_size=3), make(device, source, batch_size=3)):
         count = 0
         with pytest.raises(fastssl.DecodeError) as caught:
             for _ in loader:
@@ -126,7 +131,7 @@ def test_a_bad_sample_ends_the_iteration_where_it_would_on_the_cpu(photos, make,
 @pytest.mark.parametrize("device", HERE)
 def test_it_resumes_exactly(photos, make, device):
     source = ImageFolder(photos)
-    whole = list(Loader(source, RECIPE, batch_size=4, epochs=3))
+    whole = list(wanted(device, source, RECIPE, batch_size=4, epochs=3))
     for stop in (1, 4, len(whole) - 1):
         loader = make(device, source, batch_size=4, epochs=3)
         iterator = iter(loader)
@@ -149,7 +154,7 @@ def test_batches_that_are_kept_are_not_written_again(photos, make, device):
             kept.append(batch.views[0])
             copies.append(batch.views[0].clone())
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
-    assert loader.stats()["rendered_on"] == ("cpu" if device == "emulated" else "cuda:0")
+    assert loader.stats()["rendered_on"] == ("cuda:0" if device in GPU else "cpu")
 
 
 def bad_folder(photos, to):

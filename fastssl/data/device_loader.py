@@ -1,0 +1,283 @@
+"""Views for a device out of a DataLoader that only gathers bytes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastssl._native import DecodeError, available_cpus
+from fastssl.data.batch import Batch
+from fastssl.data.checks import as_device, check_count
+from fastssl.data.device_choice import Decode, DeviceChoice, check_decode, images_per_second
+from fastssl.data.encoded import EncodedBatch
+from fastssl.data.faults import Fault, OnError, check_on_error
+from fastssl.data.making import Device, Flight, Making
+from fastssl.data.native_calls import pixels_of
+from fastssl.ops.decode import decode_other
+from fastssl.ops.render import check_format, encode_recipe
+from fastssl.ops.threads import check_threads
+from fastssl.pipelines.choose import Choice
+from fastssl.transforms.view import Recipe
+
+__all__ = ["DeviceLoader", "to_device"]
+
+_MEASURED_BATCHES = 4
+
+
+def to_device(
+    dataloader: Iterable[EncodedBatch],
+    recipe: Recipe,
+    device: str | torch.device = "cuda",
+    *,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+    threads: int | None = None,
+    prefetch: int = 2,
+    decode: Decode = "auto",
+    on_error: OnError = "raise",
+) -> DeviceLoader:
+    """Makes views on a device of what a DataLoader of your own gathers: one line of an existing loop changes.
+
+    The DataLoader, with its data set, sampler and workers, only gathers bytes, by `collate_fn=fastssl.data.BytesCollate()`.
+    Decoding and rendering happen in this process, on native threads and on streams of the device, while the model trains.
+
+    What is drawn follows torch's generator, from which each iteration takes one number: `torch.manual_seed` governs it.
+
+    Args:
+        dataloader: Yields `EncodedBatch`es; any iterable of them will do.
+        recipe: The views, such as `fastssl.recipes.simclr(224)`.
+        device, dtype, channels_last, threads, prefetch, decode: As for `fastssl.Loader`; with decode="auto" the ways to decode
+            are measured on the first batch.
+        on_error: "raise" (DecodeError), "skip" (the batch is smaller), "replace" (the next good sample of the batch takes the
+            place, drawn anew).
+
+    Returns:
+        An iterable of `fastssl.Batch`, as long as the DataLoader; their `indices` count the samples of an iteration, and their
+        `epoch` is 0.
+
+    Raises:
+        ValueError, TypeError: An argument is not as described; while iterating, what the DataLoader yields is no EncodedBatch.
+
+    >>> dataset = [(b"...", 0, "a.jpg"), (b"...", 1, "b.jpg")]
+    >>> loader = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=fastssl.data.BytesCollate())
+    >>> batches = fastssl.to_device(loader, fastssl.recipes.simclr(224), "cpu")
+    >>> len(batches)
+    1
+    """
+    return DeviceLoader(
+        dataloader,
+        recipe,
+        device,
+        dtype=dtype,
+        channels_last=channels_last,
+        threads=threads,
+        prefetch=prefetch,
+        decode=decode,
+        on_error=on_error,
+    )
+
+
+class DeviceLoader:
+    """What `to_device` returns.
+
+    Attributes:
+        dataloader: As given; its sampler can be told the epoch.
+        errors: Every sample that could not be read so far.
+    """
+
+    def __init__(
+        self,
+        dataloader: Iterable[EncodedBatch],
+        recipe: Recipe,
+        device: str | torch.device,
+        *,
+        dtype: torch.dtype,
+        channels_last: bool,
+        threads: int | None,
+        prefetch: int,
+        decode: Decode,
+        on_error: OnError,
+    ) -> None:
+        encoded = encode_recipe(recipe)
+        check_format("to_device", encoded, dtype)
+        check_on_error("to_device", on_error)
+        if not hasattr(dataloader, "__iter__"):
+            raise TypeError(
+                f"to_device: got {type(dataloader).__name__}; it takes a DataLoader with collate_fn=fastssl.data.BytesCollate()."
+            )
+        self.dataloader = dataloader
+        self.recipe = recipe
+        self.device = as_device("to_device", device)
+        self.dtype = dtype
+        self.channels_last = bool(channels_last)
+        self.threads = available_cpus() if threads is None else check_threads("to_device", threads)
+        self.prefetch = check_count("to_device", "prefetch", prefetch, 0)
+        self.decode = check_decode("to_device", decode, self.device)
+        self.on_error = on_error
+        self.batch_size = getattr(dataloader, "batch_size", None) or 1  # a guess; the batches say
+        self.errors: list[Fault] = []
+        self._stats: dict[str, Any] = {}
+        self._device_choice: DeviceChoice | None = None
+
+    def __len__(self) -> int:
+        """Batches of an iteration.
+
+        Raises:
+            TypeError: The DataLoader does not know.
+        """
+        return len(self.dataloader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        seed = int(torch.randint(0, 2**63 - 1, (), device="cpu"))
+        batches = _checked(self.dataloader)
+        first = next(batches, None)
+        if first is None:
+            return iter(())
+        self.batch_size = max(self.batch_size, len(first))
+        if self._device_choice is None:
+            self._device_choice = DeviceChoice(
+                "to_device", self.device, self.decode, self.batch_size, self.prefetch, self.threads, only_cpu=None
+            )
+        device = self._device_choice.take(lambda choice: self._measure(first, choice))
+        return _Pass(self, device, itertools.chain([first], batches), seed)
+
+    def _measure(self, batch: EncodedBatch, choice: Choice) -> float:
+        again = to_device(
+            [batch] * _MEASURED_BATCHES,
+            self.recipe,
+            self.device,
+            dtype=self.dtype,
+            channels_last=self.channels_last,
+            threads=self.threads,
+            prefetch=self.prefetch,
+            decode=choice,
+            on_error="skip",
+        )
+        with torch.random.fork_rng(devices=[]):  # measuring draws nothing
+            return images_per_second(again, self.device)
+
+    def stats(self) -> dict[str, Any]:
+        """Where the time of the latest iteration went, as `fastssl.Loader.stats`; reading is the DataLoader's."""
+        return self._stats
+
+
+def _checked(batches: Iterable[EncodedBatch]) -> Iterator[EncodedBatch]:
+    for batch in batches:
+        if not isinstance(batch, EncodedBatch):
+            raise TypeError(
+                f"to_device: the DataLoader gave a {type(batch).__name__}; write DataLoader(..., "
+                "collate_fn=fastssl.data.BytesCollate())."
+            )
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The images of a batch, by address, and what keeps them alive."""
+
+    batch: EncodedBatch
+    images: list[tuple[int, int, int, int]]
+
+
+class _Pass(Making):
+    """The batches of one iteration."""
+
+    def __init__(self, loader: DeviceLoader, device: Device | None, batches: Iterator[EncodedBatch], seed: int) -> None:
+        self._loader = loader
+        self._batches = batches
+        self._seen = 0
+        super().__init__(
+            "to_device",
+            loader,
+            device,
+            None,
+            channels=3,
+            crashes=[],
+            engine={
+                "seed": seed,
+                "as_stored": False,
+                "may_shrink": loader.decode != "full",
+                "array": None,
+                "fetch": _never,
+                "decode_other": lambda data: pixels_of(decode_other(data)),
+                "image_step": None,
+            },
+        )
+
+    def _following(self) -> Flight | None:
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        n = len(batch)
+        self._loader.batch_size = max(self._loader.batch_size, n)
+        indices = torch.arange(self._seen, self._seen + n, device="cpu")
+        self._seen += n
+        sides = batch.sides.tolist()
+        images = [(data.data_ptr(), data.numel(), *side) for data, side in zip(batch.images(), sides, strict=True)]
+        flight = self._prepare(indices, 0, _Given(batch, images))  # each iteration has a seed of its own
+        leave = 0 if flight.gathered is None else flight.gathered.leave
+        return self._start(flight, lambda flight: self._submit(flight, range(n), [], 0, leave))
+
+    def _submit(self, flight: Flight, which: Sequence[int], positions: list[int], repeat: int, leave: int = 0) -> Any:
+        """Starts these samples of the batch on their way to their positions; no positions: 0, 1, 2 ..."""
+        indices = flight.indices[list(which)]
+        return self._engine.submit(
+            indices=indices.data_ptr(),
+            count=len(indices),
+            positions=positions,
+            paths=[],
+            given=[flight.more.images[i] for i in which],
+            epoch=flight.epoch,
+            repeat=repeat,
+            leave=leave,
+            **self._outputs(flight),
+        )
+
+    def _describe(self, flight: Flight, indices: Tensor) -> tuple[Tensor, list[str]]:
+        batch: EncodedBatch = flight.more.batch
+        places = (indices - flight.indices[0]).tolist()
+        filenames = batch.filenames or [str(index) for index in indices.tolist()]
+        return batch.targets[places], [filenames[place] for place in places]
+
+    def _fault(self, flight: Flight, position: int, reason: str) -> Fault:
+        batch: EncodedBatch = flight.more.batch
+        index = int(flight.indices[position])
+        name = batch.names[position] or f"sample {index} of the iteration"
+        return Fault(index, name, batch.unreadable.get(position, reason))
+
+    @staticmethod
+    def _key(fault: Fault) -> int | str:
+        return fault.filename  # indices count what was shuffled
+
+    def _again(self, flight: Flight, position: int) -> Any:
+        return self._submit(flight, [position], [position], 0)
+
+    def _replace(self, flight: Flight, position: int) -> int:
+        """With the next good one of the batch, drawn as a repetition."""
+        n = len(flight.indices)
+        for distance in range(1, n):
+            place = (position + distance) % n
+            if self._key(self._fault(flight, place, "")) in self._bad:
+                continue
+            job = self._submit(flight, [place], [position], min(distance, 255))
+            self._wait_for(job)
+            failures = job.failures()
+            if not failures:
+                return int(flight.indices[place])
+            self._note(self._fault(flight, place, failures[0][1]))
+        raise DecodeError(
+            f"to_device: none of the {n} samples of a batch can be read; the first: {self._loader.errors[0]}"
+        )
+
+    def _let_go(self, device: Device) -> None:
+        if self._loader._device_choice is not None:
+            self._loader._device_choice.give_back(device)
+
+
+def _never(index: int) -> Any:
+    raise RuntimeError(f"sample {index} was not given")

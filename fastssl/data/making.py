@@ -1,0 +1,525 @@
+"""Making batches: what is under way, its memory, its end. What the batches hold, subclasses say."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastssl._native import _C, PLAN_FIELDS, DecodeError
+from fastssl.data.batch import Batch
+from fastssl.data.faults import Fault, OnError
+from fastssl.ops.render import DTYPES, encode_recipe, native_views, render_after
+from fastssl.pipelines.ahead import DecodeAhead
+from fastssl.pipelines.balance import Balance
+from fastssl.pipelines.choose import Choice
+from fastssl.pipelines.decoder import Decoder
+from fastssl.pipelines.device import Decodings, DevicePipeline, Gathered
+from fastssl.transforms.plan import Plan
+from fastssl.transforms.view import Recipe
+
+__all__ = ["Device", "Flight", "Making", "Settings"]
+
+# Between two looks at whether Ctrl-C was pressed.
+_WAIT_MILLISECONDS = 100
+
+# Native threads call into Python, so they must be gone before the interpreter is.
+_live: weakref.WeakSet[Making] = weakref.WeakSet()
+
+# The garbage collector may let go of an iteration on one of its own threads, which cannot wait for itself to end. Such an
+# engine is kept here, with the memory it writes into, until somebody else can close it.
+_unclosed: list[tuple[_C.Engine, Any]] = []
+
+_interpreter_ends = False
+
+
+@atexit.register
+def _close_all() -> None:
+    global _interpreter_ends
+    _interpreter_ends = True
+    live = list(_live)
+    for making in live:
+        making.close()
+    _close_rest()
+    # Another thread may be waiting for a batch, without Python's lock; let it come back while there is an interpreter.
+    deadline = time.monotonic() + 20 * _WAIT_MILLISECONDS / 1000
+    while any(making._waiters for making in live) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _close_rest() -> None:
+    """Closes what was let go of on a native thread, unless this is such a thread again."""
+    _unclosed[:] = [(engine, memory) for engine, memory in _unclosed if not engine.close()]
+
+
+class Settings(Protocol):
+    """What the Loader and its like say of their batches."""
+
+    recipe: Recipe
+    batch_size: int
+    device: torch.device
+    threads: int
+    prefetch: int
+    dtype: torch.dtype
+    channels_last: bool
+    on_error: OnError
+    errors: list[Fault]
+    _stats: dict[str, Any]
+
+
+@dataclass
+class Device:
+    """What renders on a device, and what decodes there, all or a share; without a decoder, the CPU does."""
+
+    choice: Choice
+    decoder: Decoder | None
+    balance: Balance
+    pipeline: DevicePipeline
+
+
+@dataclass
+class Flight:
+    """A batch that is being made.
+
+    Args:
+        indices: Of its samples; also their place in the draw.
+        epoch: Of the draw.
+        views: What the engine writes; nothing where images are gathered for a device.
+        gathered: For a device.
+        plan: (B, V, fields).
+        job: Of the engine.
+        decodings: What the device decodes, from the moment on when the job is done.
+        more: The subclass's.
+    """
+
+    indices: Tensor
+    epoch: int
+    views: list[Tensor]
+    gathered: Gathered | None
+    plan: Tensor
+    more: Any
+    job: Any = None
+    decodings: Future[Decodings] | None = None
+    waited_cpu: float = 0.0  # seconds of the consumer
+    waited_device: float = 0.0
+
+
+@dataclass
+class _Made:
+    """A batch that is there, or that a device has been asked for."""
+
+    flight: Flight
+    batch: Batch
+    mark: Any
+
+
+class Making(Iterator[Batch]):
+    """Yields batches, several of which are under way at a time.
+
+    Closes itself at the end, on errors, and when let go of.
+
+    Args:
+        who: Names it in errors.
+        settings: Of its batches.
+        device: Where views are made; None for the CPU.
+        pool: Memory for batches on the CPU; None for a new one.
+        channels: Of the images.
+        engine: Further arguments of the engine.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        settings: Settings,
+        device: Device | None,
+        pool: _C.BufferPool | None,
+        channels: int,
+        crashes: list[Exception],
+        engine: dict[str, Any],
+    ) -> None:
+        self._closed = True  # until all is there
+        self._who = who
+        self._settings = settings
+        self._channels = channels
+        self._pid = os.getpid()
+        encoded = encode_recipe(settings.recipe)
+        self._custom = [view.custom is not None for view in settings.recipe]
+        parts = zip(self._custom, native_views(encoded), native_views(encoded, "before_custom"), strict=True)
+        self._views = [before if custom else whole for custom, whole, before in parts]
+        self._pending: deque[Flight] = deque()
+        self._ready: deque[_Made] = deque()  # what the device makes already
+        self._taken_up: Flight | None = None  # between the two
+        self._device = device
+        self._pipeline: DevicePipeline | None = None
+        self._ahead: DecodeAhead | None = None
+        self._balance = Balance(0.0, fixed=True)
+        self._started = self._last = time.perf_counter()
+        self._waited = 0.0
+        self._waiters = 0
+        self._lock = threading.Lock()
+        self._images = 0
+        self._dropped, self._dropped_first = 0, ""
+        self._bad = {self._key(fault) for fault in settings.errors}
+        self._crashes = crashes
+        self._pool = pool or _C.BufferPool(kept=(settings.prefetch + 2) * (len(self._views) + sum(self._custom)))
+        self._engine = _C.Engine(threads=settings.threads, views=self._views, channels=channels, **engine)
+        if device is not None:
+            self._pipeline, self._balance = device.pipeline, device.balance
+            if device.decoder is not None:
+                self._ahead = DecodeAhead(device.decoder, device.pipeline.streams)
+        self._closed = False
+        _live.add(self)
+        _close_rest()
+
+    # What subclasses say
+
+    @abstractmethod
+    def _following(self) -> Flight | None:
+        """Starts the batch that comes next; None at the end."""
+
+    @abstractmethod
+    def _describe(self, flight: Flight, indices: Tensor) -> tuple[Tensor, list[str]]:
+        """Targets (B,) and filenames of a batch that is decoded."""
+
+    @abstractmethod
+    def _fault(self, flight: Flight, position: int, reason: str) -> Fault:
+        """What is wrong with a sample that cannot be read."""
+
+    @staticmethod
+    def _key(fault: Fault) -> int | str:
+        """What tells a bad sample from others."""
+        return fault.index
+
+    @abstractmethod
+    def _again(self, flight: Flight, position: int) -> Any:
+        """A job that makes this sample once more, on the CPU."""
+
+    @abstractmethod
+    def _replace(self, flight: Flight, position: int) -> int:
+        """Fills the place of a bad sample with a good one, and returns its index."""
+
+    def _taken(self, flight: Flight) -> None:
+        """Called for each batch as it is taken up."""
+
+    def _gathered(self, flight: Flight) -> None:
+        """Called for each batch once its job is done."""
+
+    def _kept(self, indices: list[int]) -> None:
+        """Called for each batch with the samples that stay in it."""
+
+    def _handed(self, flight: Flight) -> None:
+        """Called for each batch just before it is handed out."""
+
+    def _ended(self, pool: _C.BufferPool) -> None:
+        """Called at the end, with the memory of the batches."""
+
+    def _let_go(self, device: Device) -> None:
+        """Called when the device is no longer used here, in whatever way that comes."""
+
+    # Making batches
+
+    def _start(self, flight: Flight, submit: Callable[[Flight], Any]) -> Flight:
+        """Starts the samples of a flight on their way; `submit` gives the job."""
+        flight.job = submit(flight)
+        if self._ahead is not None and flight.gathered is not None and flight.gathered.leave:
+            flight.decodings = self._ahead.start(flight.job, flight.gathered)
+        return flight
+
+    def _prepare(self, indices: Tensor, epoch: int, more: Any) -> Flight:
+        """Memory for a batch of so many samples."""
+        n = len(indices)
+        gathered = None if self._pipeline is None else self._pipeline.gather(n, self._balance.leave(n))
+        views = self._lease_views(n) if gathered is None else []
+        plan = torch.empty((n, len(self._views), len(PLAN_FIELDS)), device="cpu")
+        return Flight(indices, epoch, views, gathered, plan, more)
+
+    def _outputs(self, flight: Flight) -> dict[str, Any]:
+        """Where the engine is to write: arguments of submit()."""
+        if flight.gathered is not None:
+            return {"outputs": [], "plans": flight.plan.data_ptr(), "gather": flight.gathered.native}
+        outputs = [
+            (view.data_ptr(), DTYPES[dtype], last)
+            for view, (dtype, last) in zip(flight.views, self._forms(), strict=True)
+        ]
+        return {"outputs": outputs, "plans": flight.plan.data_ptr()}
+
+    def _forms(self) -> list[tuple[torch.dtype, bool]]:
+        """Type and memory format of what comes before the custom steps."""
+        own = (self._settings.dtype, self._settings.channels_last)
+        return [(torch.float32, False) if custom else own for custom in self._custom]
+
+    def _lease(self, n: int, size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
+        """A view of n samples, in memory that comes back to the pool when its last user lets go of it."""
+        channels = self._channels
+        numel = channels * size * size
+        lease = self._pool.lease(self._settings.batch_size * numel * dtype.itemsize)
+        flat = torch.frombuffer(lease, dtype=dtype, count=n * numel)
+        if channels_last:
+            return flat.view(n, size, size, channels).permute(0, 3, 1, 2)
+        return flat.view(n, channels, size, size)
+
+    def _lease_views(self, n: int) -> list[Tensor]:
+        """What the engine writes: the views, or what their custom steps take."""
+        return [self._lease(n, view.size, *form) for view, form in zip(self._views, self._forms(), strict=True)]
+
+    def _customize(self, batch: Batch) -> Batch:
+        """Goes on with the views that have a step of the user's own."""
+        settings = self._settings
+        for v, view in enumerate(settings.recipe):
+            if self._custom[v]:
+                form = (settings.dtype, settings.channels_last)
+                batch.views[v] = render_after(
+                    view,
+                    batch.views[v],
+                    batch.params.data[:, v],
+                    dtype=settings.dtype,
+                    channels_last=settings.channels_last,
+                    threads=settings.threads,
+                    out=None if self._pipeline is not None else self._lease(len(batch), view.size, *form),
+                )
+        return batch
+
+    def _wait(self, done: Callable[[], bool]) -> float:
+        """Waits, for at most a moment at a time, and returns the seconds that it took."""
+        started = time.perf_counter()
+        self._waiters += 1
+        try:
+            while not done():
+                # Back in Python, where Ctrl-C becomes an exception.
+                if self._closed and _interpreter_ends:
+                    raise StopIteration  # a thread that nobody waits for has nothing to complain of
+                if self._closed:
+                    raise RuntimeError(
+                        f"{self._who}: the iteration was closed by another thread while this one waited."
+                    )
+        finally:
+            self._waiters -= 1
+        seconds = time.perf_counter() - started
+        self._waited += seconds
+        return seconds
+
+    def _wait_for(self, job: Any) -> float:
+        seconds = self._wait(lambda: job.wait(_WAIT_MILLISECONDS))
+        if self._crashes:
+            raise self._crashes[0]
+        return seconds
+
+    def __next__(self) -> Batch:
+        with self._lock:  # threads may share an iteration; each batch goes to one of them
+            return self._next()
+
+    def _next(self) -> Batch:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"{self._who}: this iteration was begun in another process, whose threads do not exist here; call iter() here."
+            )
+        if self._closed:
+            raise StopIteration
+        try:
+            while True:
+                self._fill()
+                if not self._pending and not self._ready:
+                    if self._dropped and not self._images:
+                        raise DecodeError(
+                            f"{self._who}: none of {self._dropped} samples can be read; the first: {self._dropped_first}"
+                        )
+                    # At its end, and only there, the memory is kept: to touch it anew takes longer than a view.
+                    pool, self._pool = self._pool, _C.BufferPool(kept=0)
+                    self.close()
+                    self._ended(pool)
+                    raise StopIteration
+                if self._ready:
+                    made = self._ready.popleft()
+                else:
+                    flight = self._pending.popleft()
+                    self._taken(flight)
+                    made = self._make(flight)
+                batch = self._hand_over(made)
+                self._handed(made.flight)
+                if len(batch):
+                    break
+            now = time.perf_counter()
+            flight = made.flight
+            self._balance.note(now - self._last, flight.waited_cpu, flight.waited_device, len(flight.indices))
+            self._last = now
+            self._note_stats()
+            self._make_ready()
+            return batch
+        except BaseException:
+            self.close()
+            raise
+
+    def _fill(self) -> None:
+        """Starts batches until as many are under way as there are to be."""
+        # One more than stays behind: while the last images of a batch are made, threads go on with the next.
+        while len(self._pending) < self._settings.prefetch + 1:
+            flight = self._following()
+            if flight is None:
+                return
+            self._pending.append(flight)
+
+    def _make_ready(self) -> None:
+        """Lets the device begin with the next batch if it is decoded, while the consumer works on this one."""
+        if self._pipeline is None or self._ready or not self._pending:
+            return
+        flight = self._pending[0]
+        if not flight.job.wait(0) or flight.job.failures() or self._crashes:
+            return
+        decodings = flight.decodings
+        if decodings is None or (decodings.done() and not decodings.exception() and not decodings.result().failed):
+            self._ready.append(self._make(self._pending.popleft()))
+
+    def _make(self, flight: Flight) -> _Made:
+        self._taken_up = flight
+        if self._pipeline is None:
+            return _Made(flight, self._finish(flight), None)
+        with self._pipeline.stream():
+            batch = self._finish(flight)
+            batch.targets = self._pipeline.upload(batch.targets)
+            return _Made(flight, batch, self._pipeline.mark())
+
+    def _hand_over(self, made: _Made) -> Batch:
+        batch = made.batch
+        if self._pipeline is not None:
+            self._pipeline.hand_over(made.mark, (*batch.views, batch.targets))
+            return batch
+        device = self._settings.device
+        return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
+
+    def _decoded(self, flight: Flight) -> tuple[Decodings, list[tuple[int, str]]]:
+        """What the device has decoded; what it could not the CPU has, or says why it cannot either."""
+        future = flight.decodings
+        if future is None:
+            return Decodings(), []
+        flight.waited_device = self._wait(lambda: bool(futures.wait([future], _WAIT_MILLISECONDS / 1000).done))
+        decodings = future.result()
+        jobs = [self._again(flight, position) for position in decodings.failed]
+        for job in jobs:
+            self._wait_for(job)
+        return decodings, [failure for job in jobs for failure in job.failures()]
+
+    def _finish(self, flight: Flight) -> Batch:
+        settings = self._settings
+        flight.waited_cpu = self._wait_for(flight.job)
+        self._gathered(flight)
+        decodings, undecodable = self._decoded(flight)
+        indices = flight.indices.clone()  # the batch's own
+        dropped: set[int] = set()
+        for position, reason in sorted(flight.job.failures() + undecodable):
+            fault = self._note(self._fault(flight, position, reason))
+            if settings.on_error == "skip":
+                dropped.add(position)
+                self._dropped += 1
+                self._dropped_first = self._dropped_first or str(fault)
+            else:
+                indices[position] = self._replace(flight, position)
+        kept = [i for i in range(len(indices)) if i not in dropped]
+        self._kept(indices[kept].tolist())
+        self._images += len(kept)
+        targets, filenames = self._describe(flight, indices)
+        batch = Batch(
+            views=flight.views,
+            targets=targets,
+            filenames=filenames,
+            indices=indices,
+            params=Plan(flight.plan),
+            epoch=flight.epoch,
+        )
+        if dropped:
+            batch = batch.select(kept)
+        if flight.gathered is not None and self._pipeline is not None:
+            batch.views = self._pipeline.render(
+                flight.gathered, decodings, kept, batch.params.data, self._views, self._forms(), self._channels
+            )
+            flight.gathered = None
+        return self._customize(batch) if len(batch) else batch
+
+    # Bad samples
+
+    def _note(self, fault: Fault) -> Fault:
+        """Lists a bad sample, and raises if that is the policy."""
+        settings = self._settings
+        if self._key(fault) not in self._bad:
+            self._bad.add(self._key(fault))
+            settings.errors.append(fault)
+        if settings.on_error == "raise":
+            raise DecodeError(
+                f"{fault}. Repair or remove it, or go on without such files by on_error='skip' or 'replace', and see "
+                "loader.errors."
+            )
+        return fault
+
+    # Ending
+
+    def _note_stats(self) -> None:
+        times = self._engine.times()
+        seconds = time.perf_counter() - self._started
+        threads = self._settings.threads
+        work = {name: times[f"{name}_seconds"] for name in ("read", "decode", "render")}
+        if self._waited < 0.05 * seconds:
+            advice = "the loader keeps up; the consumer is what takes the time"
+        elif sum(work.values()) < 0.8 * seconds * threads:
+            advice = "the threads are idle part of the time; raise prefetch"
+        else:
+            slowest = max(work, key=lambda name: work[name])
+            advice = f"the consumer waits, most of all for {slowest}; raise threads if there are more CPUs"
+        self._settings._stats = {
+            "images": self._images,
+            "seconds": seconds,
+            "images_per_second": self._images / seconds,
+            "threads": threads,
+            "rendered_on": "cpu" if self._pipeline is None else str(self._pipeline.device),
+            **{f"{name}_seconds": value for name, value in work.items()},
+            "wait_seconds": self._waited,
+            "advice": advice,
+        }
+        if self._device is not None:
+            self._settings._stats["decoding"] = {
+                **self._device.choice.describe(),
+                "share": self._balance.share,
+                "device_images": 0 if self._ahead is None else self._ahead.images,
+                "device_seconds": 0.0 if self._ahead is None else self._ahead.seconds,
+            }
+
+    def close(self) -> None:
+        """Stops the threads and lets go of the memory; what has been yielded stays valid."""
+        if getattr(self, "_closed", True):
+            return
+        self._closed = True
+        _live.discard(self)
+        if self._ahead is not None:
+            self._ahead.close()
+        flights = [*self._pending] if self._taken_up is None else [self._taken_up, *self._pending]
+        if not self._engine.close():
+            _unclosed.append((self._engine, flights))  # the threads still write into this memory
+        elif self._device is not None:
+            self._take_back(flights, self._device.pipeline)
+            self._let_go(self._device)
+        self._taken_up = None
+        self._pending.clear()
+        self._ready.clear()
+        self._pool.close()
+
+    def _take_back(self, flights: list[Flight], pipeline: DevicePipeline) -> None:
+        """The memory of batches that are not rendered any more, which a decoder of the device may still read and write."""
+        with pipeline.stream():
+            for flight in flights:
+                if flight.gathered is not None:
+                    future = flight.decodings
+                    begun = future is not None and future.done() and not future.exception()
+                    pipeline.give_back(flight.gathered, future.result() if future and begun else Decodings())
+
+    def __del__(self) -> None:
+        self.close()

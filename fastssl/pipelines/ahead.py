@@ -1,0 +1,109 @@
+"""A thread that hands what is left encoded to a decoder of the device, batch by batch, while the consumer does other things."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+from fastssl.pipelines.decoder import Decoder
+from fastssl.pipelines.device import Decodings, Gathered
+from fastssl.pipelines.streams import Streams
+
+__all__ = ["DecodeAhead"]
+
+# Between two looks at whether all is over.
+_WAIT_MILLISECONDS = 100
+
+
+class DecodeAhead:
+    """Decoders keep their caller waiting: for the host's part of the work, or for the device. So they get a thread.
+
+    Args:
+        decoder: Used by that thread alone.
+        streams: On whose decoding stream the pixels appear.
+    """
+
+    def __init__(self, decoder: Decoder, streams: Streams) -> None:
+        self._inbox: queue.SimpleQueue[tuple[Any, Gathered, Future[Decodings]] | None] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        self._times = _Times()
+        # A daemon: it must not keep the interpreter from ending, where it may wait for a job whose threads have gone.
+        self._thread = threading.Thread(
+            target=_work,
+            args=(decoder, streams, self._inbox, self._closed, self._times),
+            name="fastssl-decode-ahead",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def start(self, job: Any, gathered: Gathered) -> Future[Decodings]:
+        """Decodes what the job leaves, once it is done. The batches are decoded in the order of the calls."""
+        future: Future[Decodings] = Future()
+        self._inbox.put((job, gathered, future))
+        return future
+
+    @property
+    def seconds(self) -> float:
+        """For which it decoded so far."""
+        return self._times.seconds
+
+    @property
+    def images(self) -> int:
+        """That it decoded so far."""
+        return self._times.images
+
+    def close(self) -> None:
+        """Ends the thread, after the batch at hand; what was not begun never gets done."""
+        self._closed.set()
+        self._inbox.put(None)
+        if threading.current_thread() is not self._thread:  # the garbage collector may call from anywhere
+            self._thread.join()
+
+
+class _Times:
+    def __init__(self) -> None:
+        self.seconds, self.images = 0.0, 0
+
+
+def _work(
+    decoder: Decoder,
+    streams: Streams,
+    inbox: queue.SimpleQueue[tuple[Any, Gathered, Future[Decodings]] | None],
+    closed: threading.Event,
+    times: _Times,
+) -> None:
+    """Holds nothing but its arguments, so that whoever owns the thread can be let go of."""
+    while (item := inbox.get()) is not None:
+        job, gathered, future = item
+        while not closed.is_set() and not job.wait(_WAIT_MILLISECONDS):
+            pass
+        if closed.is_set():
+            return
+        try:
+            future.set_result(_decode(decoder, streams, gathered, times))
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        del item, job, gathered, future
+
+
+def _decode(decoder: Decoder, streams: Streams, gathered: Gathered, times: _Times) -> Decodings:
+    images = gathered.left()
+    out = Decodings()
+    if not images:
+        return out
+    began = time.perf_counter()
+    with streams.decoding():
+        for image, decoded in zip(images, decoder.decode(images), strict=True):
+            if decoded is None:
+                out.failed.append(image.position)
+            else:
+                out.images[image.position] = decoded
+        out.ready = streams.mark()
+    times.seconds += time.perf_counter() - began
+    times.images += len(images)
+    return out

@@ -1,0 +1,162 @@
+"""Which decoder takes how much of each batch: candidates, and the measuring that picks among them."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from fastssl.pipelines.decoder import Decoder
+from fastssl.pipelines.nvjpeg import NvjpegDecoder, why_not_nvjpeg
+
+__all__ = ["DECODERS", "Choice", "choose", "make_decoder", "why_not_decoder"]
+
+DECODERS = ("nvjpeg", "dali")
+
+# A decoder of the device must be faster than the CPU alone by this much: it takes time of the device that training needs.
+_WORTH = 1.05
+
+_log = logging.getLogger("fastssl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Where the images of a device's batches are decoded.
+
+    Args:
+        decoder: "nvjpeg" or "dali"; None for the CPU alone.
+        share: The part of each batch's images that is left to it, 0 to 1; what is no baseline JPEG is the CPU's all the same.
+        balanced: Whether the share is moved while iterating, so that neither waits for the other.
+        rates: Images a second that were measured, by candidate.
+        busy: How busy others kept "cpu" and "gpu" when it was measured, 0 to 1; None where that is not known.
+
+    Raises:
+        ValueError: There is no such decoder, or share is not within 0 and 1.
+    """
+
+    decoder: str | None
+    share: float = 1.0
+    balanced: bool = False
+    rates: Mapping[str, float] = field(default_factory=dict)
+    busy: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.decoder is not None and self.decoder not in DECODERS:
+            raise ValueError(f"Choice: decoder={self.decoder!r} must be one of {', '.join(DECODERS)}, or None.")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"Choice: share={self.share} must be from 0 to 1: it is a part of each batch.")
+        if self.decoder is None and (self.share != 0 or self.balanced):
+            object.__setattr__(self, "share", 0.0)
+            object.__setattr__(self, "balanced", False)
+
+    def describe(self) -> dict[str, Any]:
+        """What was measured and chosen, for `Loader.stats()`."""
+        return {"by": str(self), "rates": dict(self.rates), "busy": dict(self.busy)}
+
+    def __str__(self) -> str:
+        if self.decoder is None or not (self.share or self.balanced):
+            return "cpu"
+        return self.decoder if self.share == 1 else f"{self.decoder} {self.share:.0%}"
+
+
+def why_not_decoder(name: str, device: torch.device) -> str | None:
+    """Why this decoder cannot be used on the device; None if it can."""
+    if name == "nvjpeg":
+        return why_not_nvjpeg(device)
+    if importlib.util.find_spec("nvidia.dali") is None:
+        return "DALI is not installed; write: pip install 'fastssl-vision[dali]'"
+    return None if device.type == "cuda" else f"DALI decodes for a GPU of NVIDIA, and the device is {device}"
+
+
+def make_decoder(name: str, device: torch.device, batch_size: int, threads: int) -> Decoder:
+    """A decoder for batches of at most `batch_size` images, with so many threads of the host where it has any.
+
+    Raises:
+        RuntimeError: It cannot be used here.
+    """
+    reason = why_not_decoder(name, device)
+    if reason is not None:
+        raise RuntimeError(f"Loader: decode={name!r}: {reason}. Or write decode='cpu'.")
+    if name == "nvjpeg":
+        return NvjpegDecoder(device)
+    from fastssl.pipelines.dali import DaliDecoder
+
+    return DaliDecoder(device, batch_size, threads)
+
+
+def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: torch.device) -> Choice:
+    """The fastest way to decode, as measured: by the CPU alone, by a decoder of the device alone, or by both at once.
+
+    What others do on the machine meanwhile slows the candidates down, and so has its say. A decoder of the device, alone or
+    beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device.
+
+    Args:
+        measure: Images a second of a candidate.
+        decoders: Those that can be used.
+        device: That the batches go to.
+
+    Returns:
+        The choice, with what was measured; it is balanced where both take part. Also written to the log "fastssl", as one line.
+    """
+    began = time.perf_counter()
+    busy = {"cpu": _cpu_busy(), "gpu": _gpu_busy(device)}
+    alone = Choice(decoder=None)
+    rates = {str(alone): measure(alone)}
+    best = alone
+    for name in decoders:
+        whole = Choice(decoder=name)
+        rates[str(whole)] = measure(whole)
+        # Both at once: each is given what it can do in the same time.
+        split = Choice(decoder=name, share=rates[name] / (rates[name] + rates[str(alone)]), balanced=True)
+        rates[str(split)] = measure(split)
+        for candidate in (whole, split):
+            least = rates[str(best)] * (_WORTH if best is alone else 1)
+            if rates[str(candidate)] > least:
+                best = candidate
+    best = replace(best, rates=rates, busy=busy)
+    _log.info(
+        "decoding for %s by %s: measured in %.1f s, images/s: %s; before, others kept the CPU busy by %s, the GPU by %s",
+        device,
+        best,
+        time.perf_counter() - began,
+        ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()),
+        _percent(busy["cpu"]),
+        _percent(busy["gpu"]),
+    )
+    return best
+
+
+def _percent(part: float | None) -> str:
+    return "an unknown part" if part is None else f"{part:.0%}"
+
+
+def _cpu_busy(seconds: float = 0.1) -> float | None:
+    """The part of the machine's CPU time that is not idle."""
+
+    def times() -> tuple[int, int]:
+        with open("/proc/stat") as file:
+            fields = [int(number) for number in file.readline().split()[1:]]
+        return sum(fields[:8]), fields[3] + fields[4]  # guests are counted in the first ones already
+
+    try:
+        total, idle = times()
+        time.sleep(seconds)
+        total, idle = times()[0] - total, times()[1] - idle
+    except (OSError, ValueError, IndexError):
+        return None
+    return 1 - idle / total if total else None
+
+
+def _gpu_busy(device: torch.device) -> float | None:
+    """The part of the last moments in which some kernel ran, as NVIDIA's management library has it."""
+    if device.type != "cuda":
+        return None
+    try:
+        return float(torch.cuda.utilization(device)) / 100
+    except (ImportError, RuntimeError, OSError):  # pynvml is not there, or not allowed
+        return None

@@ -1,0 +1,91 @@
+"""What a decoder of the device is: encoded images in, pixels on the device out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Decoded", "Decoder", "LeftImage", "decoded_of", "one_by_one"]
+
+
+class LeftImage(NamedTuple):
+    """A baseline JPEG, gray or YCbCr, whole as far as its markers tell, that was left to the device.
+
+    Args:
+        position: In its batch.
+        data: The file, (n,), uint8, on the CPU; valid until the batch is rendered.
+        height, width: Of the image, in pixels.
+        window: (top, left, rows, columns) of the part that its views need, in pixels.
+    """
+
+    position: int
+    data: Tensor
+    height: int
+    width: int
+    window: tuple[int, int, int, int]
+
+
+class Decoded(NamedTuple):
+    """8-bit RGB pixels on the device, of an image or of a part of it that holds what its views need.
+
+    Args:
+        address: Of the first byte.
+        stride: Bytes from row to row.
+        plane: Bytes from channel to channel; 0 where the three of a pixel lie side by side.
+        top, left, rows, columns: Which part.
+        owner: Keeps the memory alive.
+    """
+
+    address: int
+    stride: int
+    plane: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+    owner: Any
+
+
+class Decoder(Protocol):
+    """Decodes on a device. It is used by one thread at a time, which is not always the same."""
+
+    name: str
+
+    def decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
+        """The pixels of each image, valid in the order of torch's current stream; None where it cannot decode one.
+
+        Such an image is decoded on the CPU, which says what is wrong with it, if anything is. Never raises for what an image
+        holds; an error of the device itself, such as torch.cuda.OutOfMemoryError, it lets pass.
+        """
+        ...
+
+
+def decoded_of(pixels: Tensor, planes: bool, top: int = 0, left: int = 0) -> Decoded:
+    """Of uint8, (3, H, W) with `planes`, else (H, W, 3): the part of the image from (top, left) on."""
+    image = pixels.permute(1, 2, 0) if planes else pixels
+    stride, column, plane = image.stride()
+    if (column, plane) == (3, 1):
+        plane = 0
+    elif column != 1:
+        return decoded_of(image.contiguous(), planes=False, top=top, left=left)
+    return Decoded(image.data_ptr(), stride, plane, top, left, image.shape[0], image.shape[1], image)
+
+
+def one_by_one(
+    decode: Callable[[Sequence[LeftImage]], list[Decoded | None]], images: Sequence[LeftImage]
+) -> list[Decoded | None]:
+    """`decode` of all images at once; where a RuntimeError ends that, of halves, down to each image: None for those at fault."""
+    if not images:
+        return []
+    try:
+        return decode(images)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # RuntimeErrors, too, but of the device
+        raise
+    except RuntimeError:
+        if len(images) == 1:
+            return [None]
+    half = len(images) // 2
+    return one_by_one(decode, images[:half]) + one_by_one(decode, images[half:])

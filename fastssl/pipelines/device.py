@@ -1,0 +1,219 @@
+"""The way of a batch to a device: gathered on the CPU, decoded by either, rendered on the device."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastssl._native import _C
+from fastssl.ops.render import DTYPES
+from fastssl.ops.render_cuda import WORKSPACE_BYTES
+from fastssl.pipelines.decoder import Decoded, LeftImage
+from fastssl.pipelines.streams import Event, Streams
+
+__all__ = ["Decodings", "DevicePipeline", "Gathered"]
+
+_ALIGN = 256
+# Of the first blocks, before any batch was seen: bytes for an image.
+_FIRST_PIXELS = 512 << 10
+_FIRST_ENCODED = 128 << 10
+
+
+@dataclass
+class _Slot:
+    """Memory for one batch: pixels, which the device copies, and encoded images, which a decoder of the device reads."""
+
+    pixels: Tensor
+    encoded: Tensor
+    done: Event | None = None  # with what last used it
+
+
+@dataclass
+class Gathered:
+    """Where the images of one batch go."""
+
+    slot: _Slot
+    native: Any  # _C.Gather over it
+    leave: int  # of how many images, from the first on, those that a decoder of the device can take stay encoded
+
+    def left(self) -> list[LeftImage]:
+        """Once the batch is gathered: what is left to the device."""
+        return [
+            LeftImage(position, _bytes_at(address, size), height, width, window)
+            for position, address, size, height, width, window in self.native.left()
+        ]
+
+
+@dataclass
+class Decodings:
+    """What a decoder of the device made of the images that were left to it."""
+
+    images: dict[int, Decoded] = field(default_factory=dict)  # by position
+    failed: list[int] = field(default_factory=list)
+    ready: Event | None = None
+
+
+class DevicePipeline:
+    """Renders gathered batches on a device, on streams of its own, so that decoding, copying and training overlap.
+
+    It outlives the iterations that it serves, one at a time, as pinned memory is dear to come by.
+
+    A slot of memory is used again when the rendering of its batch is done, which its event says; one that is too small for a
+    batch is followed by larger ones. What is made within `stream()` belongs to the rendering stream; `hand_over` lets the stream
+    that takes it wait for it, and notes that use, so that its memory is not given out again before that is done. The host never
+    waits for the device, unless it is more batches ahead than there are slots.
+
+    Args:
+        streams: Of the device.
+        batch_size: Images of a batch, at most.
+        slots: Batches that may be under way.
+    """
+
+    def __init__(self, streams: Streams, batch_size: int, slots: int) -> None:
+        self.streams = streams
+        self.device = streams.device
+        self._most = slots
+        self._pixel_bytes = _round_up(batch_size * _FIRST_PIXELS)
+        self._encoded_bytes = _round_up(batch_size * _FIRST_ENCODED)
+        self._free: list[_Slot] = []  # the oldest first
+        self._made = 0
+        # What a decoder read and gave belongs to other streams, or to no pool of torch's: it is held until it has been used.
+        self._held: deque[tuple[Event, Any]] = deque()
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """Within it, work and memory are the rendering stream's."""
+        return self.streams.rendering()
+
+    def gather(self, images: int, leave: int = 0) -> Gathered:
+        """Memory for the images of a batch to come, of which the first `leave` may stay encoded."""
+        slot = self._take_slot(leave > 0)
+        native = _C.Gather(
+            slot.pixels.data_ptr(), slot.pixels.numel(), images, slot.encoded.data_ptr(), slot.encoded.numel()
+        )
+        return Gathered(slot, native, leave)
+
+    def _take_slot(self, leaves: bool) -> _Slot:
+        done = [i for i, slot in enumerate(self._free) if slot.done is None or slot.done.query()]
+        if not done and (self._made < self._most or not self._free):
+            self._made += 1
+            return self._fitting(None, leaves)
+        slot = self._free.pop(done[0] if done else 0)
+        if slot.done is not None:
+            slot.done.synchronize()
+        return self._fitting(slot, leaves)
+
+    def _fitting(self, slot: _Slot | None, leaves: bool) -> _Slot:
+        """A slot with what is large enough of this one, and the rest anew."""
+        encoded_bytes = self._encoded_bytes if leaves else 0
+        pixels = slot.pixels if slot is not None and slot.pixels.numel() >= self._pixel_bytes else None
+        encoded = slot.encoded if slot is not None and slot.encoded.numel() >= encoded_bytes else None
+        return _Slot(
+            self.streams.staging(self._pixel_bytes) if pixels is None else pixels,
+            self.streams.staging(encoded_bytes) if encoded is None else encoded,
+        )
+
+    def render(
+        self,
+        gathered: Gathered,
+        decodings: Decodings,
+        positions: Sequence[int],
+        plan: Tensor,
+        specs: Sequence[Any],
+        forms: Sequence[tuple[torch.dtype, bool]],
+        channels: int,
+    ) -> list[Tensor]:
+        """The views of the images at these positions; within `stream()`.
+
+        Args:
+            gathered: A batch that is gathered. Its slot is used again from now on.
+            decodings: Of what was left encoded.
+            positions: Of the images that are wanted.
+            plan: What was drawn for these: (len(positions), V, len(PLAN_FIELDS)).
+            specs: The V views, in native form.
+            forms: Type and whether channels last, of each view.
+            channels: Of the images.
+        """
+        if not positions:
+            self.give_back(gathered, decodings)
+            return []
+        streams, native = self.streams, gathered.native
+        if decodings.ready is not None:
+            streams.wait(decodings.ready)
+        block = streams.copy(gathered.slot.pixels[: native.pixels.used])
+        beside = [streams.copy(_bytes_at(*piece)) for piece in native.pixels.beside]
+        out = [
+            streams.empty((len(positions), channels, spec.size, spec.size), dtype, last)
+            for spec, (dtype, last) in zip(specs, forms, strict=True)
+        ]
+        wanted = set(positions)
+        decoded = [(p, *image[:-1]) for p, image in decodings.images.items() if p in wanted]
+        for form in dict.fromkeys(forms):  # one call for all views of one form
+            which = [v for v in range(len(forms)) if forms[v] == form]
+            drawn = plan[:, which].contiguous()
+            prepared = _C.prepare_gathered(
+                native,
+                list(positions),
+                block.data_ptr(),
+                [piece.data_ptr() for piece in beside],
+                decoded,
+                [specs[v] for v in which],
+                drawn.data_ptr(),
+                [out[v].data_ptr() for v in which],
+                DTYPES[form[0]],
+                form[1],
+                WORKSPACE_BYTES,
+            )
+            streams.launch(prepared)
+        self.give_back(gathered, decodings)
+        return out
+
+    def give_back(self, gathered: Gathered, decodings: Decodings) -> None:
+        """The memory of a batch, once what the current stream has been asked for so far is done."""
+        native = gathered.native
+        if decodings.ready is not None:
+            self.streams.wait(decodings.ready)
+        self._pixel_bytes = max(self._pixel_bytes, _round_up(int(native.pixels.taken * 1.125)))
+        self._encoded_bytes = max(self._encoded_bytes, _round_up(int(native.encoded.taken * 1.125)))
+        done = self.streams.mark()
+        gathered.slot.done = done
+        self._free.append(gathered.slot)
+        self._held.append((done, (gathered.slot, native, decodings)))
+        while self._held and self._held[0][0].query():
+            self._held.popleft()
+
+    def close(self) -> None:
+        """Waits until nothing of the memory is used any more."""
+        while self._held:
+            self._held.popleft()[0].synchronize()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def upload(self, tensor: Tensor) -> Tensor:
+        """Within `stream()`: a tensor of the host, on the device; the host may let go of it."""
+        staged = self.streams.staging(tensor.nbytes)
+        staged.copy_(tensor.contiguous().view(-1).view(torch.uint8))
+        return self.streams.copy(staged).view(tensor.dtype).view(tensor.shape)
+
+    def mark(self) -> Event:
+        """Within `stream()`: what has been asked of it so far."""
+        return self.streams.mark()
+
+    def hand_over(self, mark: Event, tensors: Sequence[Tensor]) -> None:
+        """Lets the consumer's stream go on when the rendering stream has come to `mark`; it is about to use these tensors."""
+        self.streams.hand_over(mark, tensors)
+
+
+def _round_up(size: int) -> int:
+    return (size + _ALIGN - 1) // _ALIGN * _ALIGN
+
+
+def _bytes_at(address: int, size: int) -> Tensor:
+    return torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8)

@@ -1,0 +1,240 @@
+"""The way of batches to a device whose streams take their time: order, reuse of memory, errors, ends."""
+
+import gc
+import io
+import random
+import threading
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from slow_streams import SlowDecoder, SlowStreams, on_host
+
+import fastssl
+from fastssl import Loader, recipes
+from fastssl.data import BytesCollate, ImageFolder, Source
+from fastssl.pipelines import device as pipeline
+
+RECIPE = recipes.simclr(16)
+
+
+@pytest.fixture
+def streams():
+    made = SlowStreams()
+    yield made
+    made.end()
+
+
+class Pictures(Source):
+    """JPEGs of many sizes, which a decoder of the device takes, and every fifth a PNG, which it does not."""
+
+    def __init__(self, count):
+        draw = np.random.default_rng(0)
+        self.data = []
+        for i in range(count):
+            pixels = draw.integers(0, 255, (8 + 7 * i % 40, 8 + 5 * i % 50, 3), dtype=np.uint8)
+            file = io.BytesIO()
+            PIL.Image.fromarray(pixels).save(file, "PNG" if i % 5 == 3 else "JPEG", quality=70)
+            self.data.append(file.getvalue())
+
+    def __len__(self):
+        return len(self.data)
+
+    def fetch(self, index):
+        return self.data[index]
+
+    def target(self, index):
+        return index % 7
+
+
+def consume(iterator, streams, keep=0.0, draw=None):
+    """Takes all batches as a training loop does: it asks for work on each, and lets go of it at once, or of some later."""
+    results, kept = [], []
+    for batch in iterator:
+        streams.read(batch, results)
+        if draw is not None and draw.random() < keep:
+            kept.append(batch)
+        if kept and draw.random() < 0.3:
+            kept.pop(0)
+        del batch
+    streams.synchronize()
+    return results
+
+
+def assert_are(results, want):
+    want = list(want)
+    assert len(results) == len(want)
+    for got, batch in zip(results, want, strict=True):
+        for a, b in zip(got, [*batch.views, batch.targets], strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_batches_are_right_whatever_the_streams_do_meanwhile(streams, share, prefetch):
+    options = {"batch_size": 6, "epochs": 3, "decode": "full", "dtype": torch.bfloat16, "channels_last": True}
+    source = Pictures(45)
+    loader = on_host(Loader(source, RECIPE, prefetch=prefetch, **options), SlowDecoder(streams), share, streams)
+    streams.consumer.pause_seconds = 0.02
+    draw = random.Random(prefetch)
+    assert_are(consume(loader, streams, keep=0.3, draw=draw), Loader(source, RECIPE, **options))
+    assert streams.reused > 0, "no memory was used twice: the test shows nothing"
+    if share == 1.0:
+        assert loader.stats()["decoding"]["device_images"] == 3 * 36
+
+
+def test_memory_of_the_host_is_used_again(streams):
+    source = Pictures(20)
+    loader = on_host(Loader(source, RECIPE, batch_size=2, epochs=6), SlowDecoder(streams), 0.5, streams)
+    batches = len(consume(loader, streams))
+    # Targets are staged batch by batch; the blocks are as many as there are slots, and a few that were too small.
+    assert streams.staged - batches < batches
+
+
+@pytest.mark.parametrize("forgotten", ["wait", "record", "hold", "slot"])
+def test_what_is_forgotten_is_noticed(streams, monkeypatch, forgotten):
+    """Each of the four rules that keep memory safe, left out in turn, spoils a batch: so the tests above would see it."""
+    if forgotten == "wait":  # the consumer's stream does not wait for the rendering
+        monkeypatch.setattr(streams, "hand_over", lambda event, tensors: None)
+    elif forgotten == "record":  # its use of the batch is not noted
+        monkeypatch.setattr(streams, "hand_over", lambda event, tensors: streams.consumer.do(event.synchronize))
+        streams.consumer.pause_seconds = 0.05  # time in which others may take the memory
+    elif forgotten == "hold":  # what a decoder gave is let go of at once
+
+        def give_back(self, gathered, decodings):
+            gathered.slot.done = self.streams.mark()
+            self._free.append(gathered.slot)
+
+        monkeypatch.setattr(pipeline.DevicePipeline, "give_back", give_back)
+    else:  # a slot is used again at once
+
+        def take_slot(self, leaves):
+            return self._fitting(self._free.pop() if self._free else None, leaves)
+
+        monkeypatch.setattr(pipeline.DevicePipeline, "_take_slot", take_slot)
+    options = {"batch_size": 6, "epochs": 8, "decode": "full"}
+    source = Pictures(30)
+    loader = on_host(Loader(source, RECIPE, **options), SlowDecoder(streams), 0.6, streams)
+    try:
+        results = consume(loader, streams)
+    except fastssl.DecodeError:  # of spoilt data
+        return
+    with pytest.raises(AssertionError):
+        assert_are(results, Loader(source, RECIPE, **options))
+
+
+def test_the_host_is_ahead_by_no_more_than_the_slots(streams):
+    """While the device stands still, batches are asked for until memory is used up; then the host waits, and goes on after."""
+    streams.render_stream.going.clear()
+    source = Pictures(30)
+    loader = on_host(Loader(source, RECIPE, batch_size=1, prefetch=1, decode="full"), None, 0.0, streams)
+    results, taken = [], []
+
+    def take():
+        for batch in loader:
+            streams.read(batch, results)
+            taken.append(1)
+
+    consumer = threading.Thread(target=take)
+    consumer.start()
+    before = -1
+    while len(taken) != before:  # until it stands still, too
+        before = len(taken)
+        time.sleep(0.3)
+    assert 0 < len(taken) <= 1 + 3 and consumer.is_alive()
+    streams.render_stream.going.set()
+    consumer.join(60)
+    streams.synchronize()
+    assert_are(results, Loader(source, RECIPE, batch_size=1, decode="full"))
+
+
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_what_the_device_cannot_decode_the_cpu_does(streams, policy):
+    """Of images that only the device refuses nothing is seen; those that nobody can decode follow the policy."""
+    source = Pictures(30)
+    for i in (2, 7, 16):
+        source.data[i] = source.data[i][:-40] + bytes(38) + b"\xff\xd9"  # whole by its markers
+    source.data[11] = source.data[11][: len(source.data[11]) // 2]
+    options = {"batch_size": 4, "epochs": 2, "decode": "full", "on_error": policy}
+    want = Loader(source, RECIPE, **options)
+    decoder = SlowDecoder(streams, refuses=lambda image: image.data.numel() % 3 == 0 or _is_spoilt(image))
+    loader = on_host(Loader(source, RECIPE, **options), decoder, 1.0, streams)
+    assert_are(consume(loader, streams), want)
+    assert loader.errors == want.errors and len(want.errors) >= 1
+
+
+def _is_spoilt(image):
+    try:
+        fastssl.ops.decode(image.data.clone())
+    except fastssl.DecodeError:
+        return True
+    return False
+
+
+def test_an_error_of_the_decoder_itself_reaches_the_consumer(streams):
+    class Broken(SlowDecoder):
+        def decode(self, images):
+            raise torch.OutOfMemoryError("no memory left")
+
+    loader = on_host(Loader(Pictures(20), RECIPE, batch_size=4), Broken(streams), 1.0, streams)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory left"):
+        list(loader)
+
+
+@pytest.mark.parametrize("end", ["break", "close", "garbage", "exception", "at once"])
+def test_every_end_is_clean_and_prompt(streams, end):
+    before = threading.active_count()
+    loader = on_host(Loader(Pictures(40), RECIPE, batch_size=4, epochs=50), SlowDecoder(streams), 0.5, streams)
+    began = time.monotonic()
+    iterator = iter(loader)
+    if end != "at once":
+        next(iterator)
+        next(iterator)
+    if end == "exception":
+        with pytest.raises(ZeroDivisionError):
+            for _ in iterator:
+                1 / 0  # noqa: B018
+    elif end == "close":
+        iterator.close()
+    del iterator
+    gc.collect()
+    assert time.monotonic() - began < 30
+    while threading.active_count() > before and time.monotonic() - began < 30:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+    streams.synchronize()
+
+
+def test_the_share_goes_where_there_is_time(streams):
+    """A decoder that takes long gets less and less of each batch; the views are the same."""
+
+    class Slow(SlowDecoder):
+        def decode(self, images):
+            time.sleep(0.01 * len(images))
+            return super().decode(images)
+
+    options = {"batch_size": 10, "epochs": 6, "decode": "full"}
+    source = Pictures(60)
+    loader = on_host(Loader(source, RECIPE, **options), Slow(streams), 1.0, streams, balanced=True)
+    assert_are(consume(loader, streams), Loader(source, RECIPE, **options))
+    assert loader.stats()["decoding"]["share"] < 0.7
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_to_device(streams, share):
+    source = Pictures(33)
+    samples = [(source.data[i], i % 5, f"{i}.jpg") for i in range(33)]
+    dataloader = torch.utils.data.DataLoader(samples, batch_size=5, collate_fn=BytesCollate())
+    torch.manual_seed(3)
+    want = list(fastssl.to_device(dataloader, RECIPE, "cpu", decode="full"))
+    torch.manual_seed(3)
+    loader = on_host(fastssl.to_device(dataloader, RECIPE, "cpu", decode="full"), SlowDecoder(streams), share, streams)
+    assert_are(consume(loader, streams), want)
+
+
+def test_folders(streams, photos):
+    source = ImageFolder(photos)
+    loader = on_host(Loader(source, RECIPE, batch_size=4, decode="full"), SlowDecoder(streams), 1.0, streams)
+    assert_are(consume(loader, streams), Loader(source, RECIPE, batch_size=4, decode="full"))

@@ -1,0 +1,204 @@
+"""BytesCollate, and to_device on the CPU."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import torchvision
+
+import fastssl
+from fastssl import DecodeError, recipes
+from fastssl.data import BytesCollate, EncodedBatch
+from fastssl.ops import decode
+
+RECIPE = recipes.simclr(16)
+
+
+def jpeg(i):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(i).integers(0, 255, (20 + i, 30 - i % 20, 3), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+def loader_of(samples, batch_size=4, **options):
+    return torch.utils.data.DataLoader(samples, batch_size=batch_size, collate_fn=BytesCollate(), **options)
+
+
+SAMPLES = [(jpeg(i), i % 3, f"{i}.jpg") for i in range(10)]
+
+
+def test_every_kind_of_image(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(0))
+    pixels = decode(jpeg(0))
+    images = [path, str(path), jpeg(0), bytearray(jpeg(0)), torch.frombuffer(bytearray(jpeg(0)), dtype=torch.uint8)]
+    images += [PIL.Image.open(path), pixels.numpy(), pixels.permute(2, 0, 1)]
+    batch = BytesCollate()([(image, i) for i, image in enumerate(images)])
+    assert len(batch) == 8 and batch.targets.tolist() == list(range(8)) and batch.filenames == []
+    assert batch.sides.tolist() == [[0, 0]] * 5 + [[20, 30]] * 3
+    for i, data in enumerate(batch.images()):
+        assert bytes(data.numpy()) == (jpeg(0) if i < 5 else pixels.numpy().tobytes())
+    assert batch.names[:3] == [str(path), str(path), ""]
+    # The same image, drawn alike for each: only Pillow's decoder might have differed, and does not.
+    torch.manual_seed(0)
+    (made,) = fastssl.to_device([batch], recipes.evaluation(16), "cpu")
+    assert all(torch.equal(made.views[0][0], view) for view in made.views[0])
+
+
+@pytest.mark.parametrize(
+    "image, words", [(3, "got int"), (None, "got NoneType"), (torch.zeros(3, 3, 3, 3), r"\(3, 3, 3, 3\)")]
+)
+def test_what_is_no_image_is_named(image, words):
+    with pytest.raises(TypeError, match=rf"BytesCollate: sample 1 of the batch \(b\).*{words}"):
+        BytesCollate()([(jpeg(0), 0, "a"), (image, 0, "b")])
+
+
+def test_an_empty_batch():
+    with pytest.raises(ValueError, match="the batch is empty"):
+        BytesCollate()([])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_follow_the_seed_of_torch(workers):
+    loader = fastssl.to_device(loader_of(SAMPLES, num_workers=workers), RECIPE, "cpu")
+    torch.manual_seed(1)
+    first, second = list(loader), list(loader)
+    torch.manual_seed(1)
+    again = list(loader)
+    assert len(loader) == len(first) == 3 and [len(batch) for batch in first] == [4, 4, 2]
+    assert [name for batch in first for name in batch.filenames] == [name for _, _, name in SAMPLES]
+    assert torch.cat([batch.targets for batch in first]).tolist() == [target for _, target, _ in SAMPLES]
+    for a, b, c in zip(first, again, second, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.views, b.views, strict=True))
+        assert not torch.equal(a.views[0], c.views[0])
+        assert torch.equal(a.params.data, b.params.data)
+
+
+def test_views_are_those_of_the_plan():
+    for batch in fastssl.to_device(loader_of(SAMPLES), RECIPE, "cpu", dtype=torch.float16, channels_last=True):
+        images = [decode(jpeg(int(i))) for i in batch.indices]
+        want = fastssl.ops.render(images, batch.params, RECIPE, dtype=torch.float16, channels_last=True)
+        assert all(torch.equal(a, b) and a.stride() == b.stride() for a, b in zip(batch.views, want, strict=True))
+
+
+def test_a_folder_of_torchvision(photos):
+    folder = torchvision.datasets.ImageFolder(photos, loader=str)
+    batches = list(fastssl.to_device(loader_of(folder, 5), RECIPE, "cpu"))
+    assert sum(map(len, batches)) == len(folder) and batches[0].filenames[0] == "0"
+    assert torch.cat([batch.targets for batch in batches]).tolist() == folder.targets
+
+
+def bad_samples(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    samples = [list(sample) for sample in SAMPLES]
+    samples[1][0] = str(tmp_path / "missing.jpg")
+    samples[3][0] = str(tmp_path / "folder")
+    samples[4][0] = str(tmp_path / "empty.jpg")
+    samples[5][0] = SAMPLES[5][0][:-100]
+    samples[8][0] = b"no image"
+    return [tuple(sample) for sample in samples]
+
+
+REASONS = {
+    1: "missing.jpg: cannot open: No such file or directory",
+    3: "folder: it is a folder, not a file",
+    4: "empty.jpg: the file is empty (0 bytes)",
+    5: "5.jpg: the JPEG ends early (truncated)",
+    8: "8.jpg: no image format that is known",
+}
+
+
+def test_bad_samples_are_skipped_and_listed(tmp_path):
+    loader = fastssl.to_device(loader_of(bad_samples(tmp_path)), RECIPE, "cpu", on_error="skip")
+    for _ in range(2):
+        assert [batch.filenames for batch in loader] == [
+            ["0.jpg", "2.jpg"],
+            ["6.jpg", "7.jpg"],
+            ["9.jpg"],
+        ]
+    assert [fault.index for fault in loader.errors] == sorted(REASONS)  # once, also of two iterations
+    for fault in loader.errors:
+        assert REASONS[fault.index] in str(fault)
+
+
+def test_bad_samples_are_replaced_from_their_batch(tmp_path):
+    loader = fastssl.to_device(loader_of(bad_samples(tmp_path)), RECIPE, "cpu", on_error="replace")
+    batches = list(loader)
+    assert [batch.filenames for batch in batches] == [
+        ["0.jpg", "2.jpg", "2.jpg", "0.jpg"],
+        ["6.jpg", "6.jpg", "6.jpg", "7.jpg"],
+        ["9.jpg", "9.jpg"],
+    ]
+    for batch in batches:
+        views = batch.views[0]
+        assert len({view.numpy().tobytes() for view in views}) == len(views), "a repetition is drawn anew"
+
+
+@pytest.mark.parametrize("which", REASONS)
+def test_bad_samples_are_raised(tmp_path, which):
+    samples = bad_samples(tmp_path)
+    with pytest.raises(DecodeError) as caught:
+        list(fastssl.to_device(loader_of([*SAMPLES[:1], samples[which]]), RECIPE, "cpu"))
+    assert REASONS[which] in str(caught.value)
+
+
+def test_nothing_can_be_read():
+    for policy, words in (("skip", "none of 3 samples can be read"), ("replace", "none of the 3 samples of a batch")):
+        with pytest.raises(DecodeError, match=words):
+            list(fastssl.to_device(loader_of([(b"no image", 0)] * 3), RECIPE, "cpu", on_error=policy))
+
+
+def test_nameless_samples_are_counted():
+    loader = fastssl.to_device(loader_of([(jpeg(0), 0), (b"no image", 0)]), RECIPE, "cpu", on_error="skip")
+    (batch,) = loader
+    assert batch.filenames == ["0"] and str(loader.errors[0]).startswith("sample 1 of the iteration: ")
+
+
+@pytest.mark.parametrize("given, words", [
+    ([(torch.zeros(2, 3, 8, 8), torch.zeros(2))], "gave a tuple; write DataLoader(..., collate_fn"),
+    (3, "got int; it takes a DataLoader"),
+])  # fmt: skip
+def test_what_is_no_batch_of_bytes(given, words):
+    with pytest.raises(TypeError) as caught:
+        list(fastssl.to_device(given, RECIPE, "cpu"))
+    assert words in str(caught.value)
+
+
+def test_arguments_are_checked():
+    for options, words in [
+        ({"device": "abacus"}, "device='abacus'"),
+        ({"threads": 0}, "threads=0"),
+        ({"prefetch": -1}, "prefetch=-1"),
+        ({"on_error": "hide"}, "on_error='hide'"),
+        ({"decode": "fast"}, "decode='fast'"),
+        ({"dtype": torch.uint8}, "uint8"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            fastssl.to_device([], RECIPE, **{"device": "cpu", **options})
+
+
+def test_no_batch_at_all():
+    assert list(fastssl.to_device([], RECIPE, "cpu")) == []
+
+
+def test_a_batch_goes_through_workers_in_one_piece():
+    for batch in loader_of(SAMPLES, num_workers=1):
+        assert isinstance(batch, EncodedBatch) and batch.data.is_shared()
+
+
+def test_an_error_of_the_data_set_comes_through():
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            if index == 5:
+                raise KeyError("lost")
+            return SAMPLES[index]
+
+    with pytest.raises(KeyError, match="lost"):
+        list(fastssl.to_device(loader_of(Broken()), RECIPE, "cpu"))
