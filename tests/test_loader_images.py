@@ -107,7 +107,7 @@ def test_a_truncated_file_is_bad_in_every_epoch(tmp_path, decode):
 
 @pytest.mark.parametrize("value", ["half", None, True])
 def test_decode_must_be_known(photos, value):
-    with pytest.raises(ValueError, match="decode=.* must be one of 'auto'"):
+    with pytest.raises(ValueError, match=r"decode=.* must be one of 'auto'"):
         fastssl.Loader(photos, RECIPE, decode=value)
 
 
