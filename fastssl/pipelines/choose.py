@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 
+from fastssl.pipelines.dali import DaliDecoder
+from fastssl.pipelines.dali_modules import why_not_dali
 from fastssl.pipelines.decoder import Decoder
 from fastssl.pipelines.nvjpeg import NvjpegDecoder, why_not_nvjpeg
 
@@ -68,9 +69,9 @@ def why_not_decoder(name: str, device: torch.device) -> str | None:
     """Why this decoder cannot be used on the device; None if it can."""
     if name == "nvjpeg":
         return why_not_nvjpeg(device)
-    if importlib.util.find_spec("nvidia.dali") is None:
-        return "DALI is not installed; write: pip install 'fastssl-vision[dali]'"
-    return None if device.type == "cuda" else f"DALI decodes for a GPU of NVIDIA, and the device is {device}"
+    if device.type != "cuda":
+        return f"DALI decodes for a GPU of NVIDIA, and the device is {device}"
+    return why_not_dali()
 
 
 def make_decoder(name: str, device: torch.device, batch_size: int, threads: int) -> Decoder:
@@ -84,8 +85,6 @@ def make_decoder(name: str, device: torch.device, batch_size: int, threads: int)
         raise RuntimeError(f"Loader: decode={name!r}: {reason}. Or write decode='cpu'.")
     if name == "nvjpeg":
         return NvjpegDecoder(device)
-    from fastssl.pipelines.dali import DaliDecoder
-
     return DaliDecoder(device, batch_size, threads)
 
 

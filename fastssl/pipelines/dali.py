@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, types
 
+from fastssl.pipelines.dali_modules import dali, fn, types
 from fastssl.pipelines.decoder import Decoded, LeftImage, one_by_one
 
 __all__ = ["DaliDecoder"]
@@ -50,7 +50,7 @@ class DaliDecoder:
         self._batch_size = batch_size
         self._threads = threads
         self._windows = device.type == "cpu"
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Any = None
 
     def decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
         decoded = one_by_one(self._decode, images)
@@ -123,10 +123,10 @@ class DaliDecoder:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # raises if a kernel has failed, which nothing after it survives
 
-    def _make(self) -> Pipeline:
+    def _make(self) -> Any:
         on_gpu = self._device.type == "cuda"
         # One batch at a time: who feeds it waits for it. The dynamic executor gives each batch memory of its own.
-        pipeline = Pipeline(
+        pipeline = dali.Pipeline(
             batch_size=self._batch_size,
             num_threads=self._threads,
             device_id=self._device.index if on_gpu else None,

@@ -47,8 +47,8 @@ class DaliBatches:
     Iterating goes through one epoch; the next iteration through the epoch after. JPEGs of the usual kind (baseline, gray or
     YCbCr) are decoded by `DaliDecoder`, whole; all others, other formats, and what DALI cannot decode, by the CPU, as
     `fastssl.ops.decode` does, which says what is wrong with them, if anything is. So a bad image ends nothing: it is dealt with
-    as `on_error` says, and listed. Damage within the coded data of a JPEG that leaves its markers whole is seen by the CPU's
-    decoder, and not by every other: such an image may come with spoilt parts.
+    as `on_error` says, and listed. Damage within the coded data of a JPEG, which leaves its markers whole, is no error, as it is
+    none elsewhere in fastssl: the decoder shows what it can.
 
         reader = fastssl.pipelines.FileReader(fastssl.data.ImageFolder("photos/"), shuffle=True)
         views = fastssl.transforms.GPUViews(fastssl.recipes.simclr(224))

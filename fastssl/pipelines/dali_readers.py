@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from fastssl._native import _C, DecodeError, philox
+from fastssl.pipelines.dali_modules import dali, fn
 from fastssl.pipelines.readers import RawBatch, Share
 from fastssl.pipelines.tar_index import TarSample, samples_of, tar_members, write_index
 from fastssl.transforms._checks import check_whole
@@ -83,7 +83,7 @@ class FileReader:
         first, last = self._share.bounds(len(self), batch_size)
         order = self._share.permutation(epoch, len(self))[first:last].tolist()
         given = max(1, _FILES // batch_size) * batch_size
-        pipeline: Pipeline | None = None
+        pipeline: Any = None
         for at in range(0, len(order), batch_size):
             if pipeline is None or at % given == 0:
                 until = (at // given + 1) * given
@@ -103,8 +103,8 @@ class FileReader:
                 [self._filename(i) for i in which],
             )
 
-    def _pipeline(self, which: list[int], batch_size: int, threads: int) -> Pipeline:
-        pipeline = Pipeline(batch_size=batch_size, num_threads=threads, device_id=None)
+    def _pipeline(self, which: list[int], batch_size: int, threads: int) -> Any:
+        pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=None)
         with pipeline:
             data, _ = fn.readers.file(
                 files=[self._paths[i] for i in which],
@@ -198,10 +198,10 @@ class WebdatasetReader:
             n = min(batch_size, last - at)
             yield self._batch([images[i] for i in range(n)], [targets[i] for i in range(n)])
 
-    def _pipeline(self, indexed: list[tuple[str, str]], epoch: int, batch_size: int, threads: int) -> Pipeline:
+    def _pipeline(self, indexed: list[tuple[str, str]], epoch: int, batch_size: int, threads: int) -> Any:
         share = self._share
         key = (share.seed & 0xFFFFFFFF, share.seed >> 32)
-        pipeline = Pipeline(batch_size=batch_size, num_threads=threads, device_id=None)
+        pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=None)
         with pipeline:
             outputs = fn.readers.webdataset(
                 paths=[archive for archive, _ in indexed],
