@@ -61,6 +61,7 @@ class SourceReader:
         self._share = Share("SourceReader", bool(shuffle), seed, shard, shards, bool(drop_last))
         if not len(self.source):
             raise ValueError("SourceReader: the source is empty.")
+        self._share.check(len(self.source))
 
     def __len__(self) -> int:
         """Samples, of all shards."""

@@ -88,6 +88,10 @@ class DaliBatches:
             )
         self.reader = reader
         self.batch_size = check_whole("DaliBatches", "batch_size", batch_size, 1)
+        if not reader.count(self.batch_size):
+            raise ValueError(
+                f"DaliBatches: no batch of {self.batch_size} is full, and the reader has drop_last=True; take a smaller one."
+            )
         self.device = as_device("DaliBatches", device)
         if self.device.type not in ("cuda", "cpu"):
             raise ValueError(f'DaliBatches: device="{self.device}"; DALI decodes for "cuda" or "cpu".')
@@ -176,11 +180,15 @@ class _Pass(Iterator[RaggedBatch]):
             if isinstance(image, str) or image.dim() == 3:
                 continue
             address, size = image.data_ptr(), image.numel()
-            if _C.is_plain_jpeg(address, size):
-                height, width, _ = _C.jpeg_size(address, size)
-                begun.left.append(LeftImage(position, image, height, width, (0, 0, height, width)))
-            else:
+            if not _C.is_plain_jpeg(address, size):
                 begun.others[position] = pool.submit(decode, image)
+                continue
+            try:
+                height, width, _ = _C.jpeg_size(address, size)
+            except DecodeError as error:  # too large
+                raw.images[position] = str(error)
+            else:
+                begun.left.append(LeftImage(position, image, height, width, (0, 0, height, width)))
         if begun.left:
             self._decoder.start(begun.left)
         return begun

@@ -25,13 +25,15 @@ import numpy as np
 from fastssl.pipelines.dali_modules import fn, math, types
 from fastssl.transforms.view import View
 
-__all__ = ["COLUMNS", "Numbers", "make_view"]
+__all__ = ["BLENDS", "COLUMNS", "Numbers", "make_view"]
 
 # ITU-R BT.601-7, 2.5.1.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # Below this, a Gaussian has less than 4e-6 of its weight beside the middle.
 _LEAST_SIGMA = 0.2
 
+# Parts of the jitter beside the hue, which may all come before it or after it.
+BLENDS = 3
 # What is drawn for a view, as the graph takes it: one row of numbers.
 COLUMNS = [
     *("start_y", "start_x", "shape_y", "shape_x"),  # of the pixels that the crop touches
@@ -39,8 +41,8 @@ COLUMNS = [
     *("from_y", "from_x", "to_y", "to_x"),  # the crop within both
     *("mirror_x", "mirror_y", "transposed", "angle"),
     "jitter",
-    *(f"{name}_{slot}" for slot in range(4) for name in ("kind", "factor", "to_mean", "to_luma")),
-    "turn",  # of the hue, in sixths of the circle
+    *(f"{name}_{slot}" for slot in range(2 * BLENDS) for name in ("luma", "factor", "mean")),
+    "turn",  # of the hue, in sixths of the circle; 0: none
     *("grayscale", "sigma_px", "window", "solarize", "threshold", "posterize"),
     *("erase", "erase_y", "erase_x", "erase_height", "erase_width"),
 ]
@@ -150,23 +152,26 @@ def crop(x: Any, view: View, n: Numbers, white: int) -> Any:
 
 
 def jitter(x: Any, n: Numbers) -> Any:
+    """Brightness, contrast and saturation before the hue, as far as they are drawn there; the hue; and those after it."""
     if n.given("jitter"):
-        for slot in range(4):
-            x = _adjust(x, n, slot)
+        for slot in range(BLENDS):
+            x = _blend(x, n, slot)
+        if n.given("turn"):
+            x = hue(x, n.factor("turn"))
+        for slot in range(BLENDS, 2 * BLENDS):
+            x = _blend(x, n, slot)
     return x
 
 
-def _adjust(x: Any, n: Numbers, slot: int) -> Any:
-    """What stands in this place of the drawn order: hue (3), contrast or saturation (1 or 2), or brightness (0)."""
-    kind, factor = n.number(f"kind_{slot}"), n.factor(f"factor_{slot}")
-    if kind == 3.0:
-        x = hue(x, n.factor("turn"))
-    elif kind == 0.0:
+def _blend(x: Any, n: Numbers, slot: int) -> Any:
+    """With black, where `luma` is 0; with the mean luma or each pixel's, where it is 1; not at all where it is below."""
+    kind, factor = n.number(f"luma_{slot}"), n.factor(f"factor_{slot}")
+    if kind == 0.0:
         x = math.clamp(x * factor, 0.0, 1.0)
-    else:
+    elif kind == 1.0:
         luma = _luma(x)
-        toward = fn.reductions.mean(luma, axes=[0, 1], keep_dims=True) * n.factor(f"to_mean_{slot}")
-        toward = toward + luma * n.factor(f"to_luma_{slot}")
+        share = n.factor(f"mean_{slot}")
+        toward = luma + share * (fn.reductions.mean(luma, axes=[0, 1], keep_dims=True) - luma)
         x = math.clamp(x * factor + toward * (1.0 - factor), 0.0, 1.0)
     return x
 
@@ -194,7 +199,7 @@ def grayscale(x: Any, n: Numbers) -> Any:
 
 
 def blur(x: Any, n: Numbers, kernel: Any) -> Any:
-    if n.number("sigma_px") > _LEAST_SIGMA:
+    if n.number("sigma_px") > (_LEAST_SIGMA if kernel is None else 0.0):
         if kernel is None:
             x = fn.gaussian_blur(x, sigma=n.number("sigma_px"), window_size=_whole(n, "window"))
         else:

@@ -7,7 +7,9 @@ stops for good at a file that it cannot open, so the batch at hand is then read 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -69,8 +71,9 @@ class FileReader:
         self._targets = [int(target) for target in targets]
         if len(self._targets) != len(self._paths):
             raise ValueError(f"FileReader: {len(self._paths)} files need as many targets, got {len(self._targets)}.")
-        self._filename = files.filename if hasattr(files, "filename") else self._paths.__getitem__
         self._share = Share("FileReader", bool(shuffle), seed, shard, shards, bool(drop_last))
+        self._share.check(len(self._paths))
+        self._filename = files.filename if hasattr(files, "filename") else self._paths.__getitem__
 
     def __len__(self) -> int:
         """Files, of all shards."""
@@ -161,11 +164,12 @@ class WebdatasetReader:
         self._samples: list[TarSample] = []
         self._archive: list[str] = []  # of each sample
         self._indexed: list[tuple[str, str]] = []  # archives and their indices
-        self._folder = tempfile.TemporaryDirectory(prefix="fastssl-")
+        folder = tempfile.mkdtemp(prefix="fastssl-")
+        weakref.finalize(self, _remove, folder, os.getpid())
         for number, archive in enumerate([os.fspath(archive) for archive in archives]):
             samples = list(samples_of(tar_members(archive), images, targets))
             if samples:  # DALI takes no empty index
-                index = os.path.join(self._folder.name, f"{number}.idx")
+                index = os.path.join(folder, f"{number}.idx")
                 write_index(index, samples, len(self._samples))
                 self._indexed.append((archive, index))
                 self._samples += samples
@@ -174,6 +178,7 @@ class WebdatasetReader:
             raise ValueError(
                 f"WebdatasetReader: no sample in {len(archives)} archives; looked for files that end in .{self._images}."
             )
+        self._share.check(len(self._samples))
 
     def __len__(self) -> int:
         """Samples, of all shards."""
@@ -184,8 +189,6 @@ class WebdatasetReader:
 
     def batches(self, epoch: int, batch_size: int, threads: int) -> Iterator[RawBatch]:
         first, last = self._share.bounds(len(self), batch_size)
-        if first >= last:
-            return
         order = self._share.permutation(epoch, len(self._indexed)).tolist()
         pipeline = self._pipeline([self._indexed[i] for i in order], epoch, batch_size, threads)
         for at in range(first, last, batch_size):
@@ -236,6 +239,11 @@ class WebdatasetReader:
             batch.names.append(f"{self._archive[number]}: {name}")
             batch.filenames.append(name)
         return batch
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # and not a child of it that ends
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _encoded(data: Any) -> Tensor | str:

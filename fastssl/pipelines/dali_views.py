@@ -14,7 +14,7 @@ from fastssl._native import _C, available_cpus
 from fastssl.ops.devices import as_device
 from fastssl.ops.render import check_plan, encode_recipe, native_views
 from fastssl.ops.threads import check_threads
-from fastssl.pipelines.dali_graph import COLUMNS, Numbers, make_view
+from fastssl.pipelines.dali_graph import BLENDS, COLUMNS, Numbers, make_view
 from fastssl.pipelines.dali_modules import dali, fn, types
 from fastssl.transforms._checks import check_whole
 from fastssl.transforms.plan import Plan
@@ -47,9 +47,10 @@ class DaliViews:
         ValueError: A view has a step that DALI cannot do (the message says which, and what to write instead), or an argument is
             out of its range.
 
-    Max error: against `fastssl.ops.render`, before normalization, 0.02/255; with bicubic crops 0.2/255, as DALI reads the
-        filter off a table; with Gaussian blur 0.2/255, as ops.render cuts it off earlier; with float16, its rounding besides. But
-        next to a threshold of solarize or posterize, or where a rotation's nearest pixel is undecided, a value may be another.
+    Max error: against `fastssl.ops.render`, before normalization, 0.02/255; with bicubic crops or Gaussian blur 0.5/255, as DALI
+        reads the cubic filter off a table, ops.render cuts the Gaussian off earlier, and colours may multiply both; with float16,
+        its rounding besides. But next to a threshold of solarize or posterize, or where a rotation's nearest pixel is undecided,
+        a value may be another.
     """
 
     def __init__(
@@ -202,19 +203,7 @@ def _numbers(plan: Plan, recipe: Recipe) -> np.ndarray:
     out["mirror_y"] = (p["flip_v"] != 0) ^ np.isin(turns, (2, 3))
     out["transposed"] = np.isin(turns, (1, 3))
     out["angle"] = np.fmod(p["angle"], 360)
-    changes = (p["brightness"] != 1) | (p["contrast"] != 1) | (p["saturation"] != 1) | (p["hue"] != 0)
-    out["jitter"] = changes
-    factors = np.stack([p["brightness"], p["contrast"], p["saturation"], np.ones_like(turns)])
-    for slot in range(4):
-        kind = p[f"order{slot}"].astype(int)
-        factor = np.take_along_axis(factors, kind[None], 0)[0]
-        # What changes nothing counts as brightness, the cheapest.
-        idle = (factor == 1) & ~((kind == 3) & (p["hue"] != 0))
-        out[f"kind_{slot}"] = np.where(idle, 0, kind)
-        out[f"factor_{slot}"] = factor
-        out[f"to_mean_{slot}"], out[f"to_luma_{slot}"] = kind == 1, kind == 2
-    sixths = 6 * p["hue"]
-    out["turn"] = np.where(sixths < 1, sixths + 6, sixths)
+    out |= _jitter_numbers(p)
     out["grayscale"], out["sigma_px"] = p["grayscale"], p["sigma_px"]
     out["window"] = 2 * np.ceil(4 * p["sigma_px"]) + 1
     out["solarize"] = np.isfinite(p["solarize"])
@@ -225,6 +214,27 @@ def _numbers(plan: Plan, recipe: Recipe) -> np.ndarray:
         out[f"erase_{to}"] = p[f"erase_{name}"]
     shape = plan.data.shape[:2]
     return np.stack([np.broadcast_to(out[name], shape) for name in COLUMNS], axis=-1).astype(np.float32)
+
+
+def _jitter_numbers(p: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Brightness (0), contrast (1) and saturation (2) in slots before the hue (3) and after it, in the drawn order."""
+    order = np.stack([p[f"order{slot}"].astype(int) for slot in range(4)], axis=-1)
+    factors = np.stack([p["brightness"], p["contrast"], p["saturation"], np.ones_like(p["hue"])], axis=-1)
+    place = np.argmax(order == 3, axis=-1)  # of the hue
+    out: dict[str, np.ndarray] = {}
+    for slot in range(2 * BLENDS):
+        at = (
+            slot if slot < BLENDS else slot - BLENDS + 1
+        )  # in the order: slots before the hue count from 0, after it from 1
+        kind = order[..., at]
+        factor = np.take_along_axis(factors, kind[..., None], -1)[..., 0]
+        idle = ((at >= place) if slot < BLENDS else (at <= place)) | (factor == 1)
+        out[f"luma_{slot}"] = np.where(idle, -1, kind > 0)
+        out[f"factor_{slot}"], out[f"mean_{slot}"] = factor, kind == 1
+    sixths = 6 * p["hue"]
+    out["turn"] = np.where(p["hue"] == 0, 0, np.where(sixths < 1, sixths + 6, sixths))
+    out["jitter"] = (factors != 1).any(-1) | (p["hue"] != 0)
+    return out
 
 
 def _box_kernel(sigma: float) -> np.ndarray:

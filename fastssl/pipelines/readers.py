@@ -75,6 +75,13 @@ class Share:
         check_whole(self.who, "shards", self.shards, 1)
         check_whole(self.who, "shard", self.shard, 0, self.shards - 1)
 
+    def check(self, length: int) -> None:
+        """Raises ValueError where a shard would be empty."""
+        if length < self.shards:
+            raise ValueError(
+                f"{self.who}: shards={self.shards} is more than there are samples, {length}; some shards would be empty."
+            )
+
     def permutation(self, epoch: int, length: int) -> Tensor:
         """The order of the epoch, (length,), int64: with the same seed that of `fastssl.Loader`."""
         check_key(self.who, self.seed, epoch)
