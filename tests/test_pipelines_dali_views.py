@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import devices
-from test_pipelines_dali import small
+from test_pipelines_dali import CPU, small
 
 from fastssl import Plan, ops, recipes
-from fastssl.pipelines import DaliViews
+from fastssl.pipelines import DaliDecoder, DaliViews
 from fastssl.pipelines.dali_modules import why_not_dali
 from fastssl.transforms import (
     Blur,
@@ -217,6 +217,29 @@ def edited(**fields):
     for name, value in fields.items():
         setattr(plan, name, value)
     return plan
+
+
+def test_the_graph_for_a_gpu_holds_together(monkeypatch):
+    """As far as DALI checks it without one: that each operator gets its inputs from where it can take them."""
+    from nvidia.dali import Pipeline
+
+    monkeypatch.setattr(Pipeline, "build", Pipeline._build_graph)
+    everything = WHOLE.with_(
+        jitter=JITTER,
+        grayscale=Grayscale(),
+        blur=Blur(),
+        solarize=Solarize(),
+        posterize=Posterize(),
+        turn=QuarterTurn(),
+        rotate=Rotate(),
+        erase=Erase(),
+    )
+    made = DaliViews((everything, everything.with_(blur=Blur(kind="box"))), device="cpu", dtype=torch.float16)
+    made.device = torch.device("cuda", 0)
+    made._make()
+    decoder = DaliDecoder(CPU, 4, 1)
+    decoder._device, decoder._windows = made.device, False
+    decoder._make()
 
 
 def test_hue_is_what_dali_itself_would_not_give():

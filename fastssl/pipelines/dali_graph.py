@@ -96,9 +96,9 @@ def make_view(image: Any, view: View, n: Numbers, kernel: Any, half: bool) -> An
     x = image if order[0] == "crop" else fn.cast(image, dtype=types.FLOAT) * (1 / 255)
     for step in order:
         if step == "crop":
-            x = crop(x, view, n, 255 if order[0] == "crop" else 1)
+            x = _crop(x, view, n, 255 if order[0] == "crop" else 1)
         elif getattr(view, step) is not None:
-            x = blur(x, n, kernel) if step == "blur" else _COLOURS[step](x, n)
+            x = _blur(x, n, kernel) if step == "blur" else _COLOURS[step](x, n)
     norm = view.normalize
     x = fn.crop_mirror_normalize(
         x,
@@ -108,11 +108,11 @@ def make_view(image: Any, view: View, n: Numbers, kernel: Any, half: bool) -> An
         std=[1.0] if norm is None else list(norm.std),
     )
     if view.erase is not None:
-        x = erase(x, n, view.erase.value)
+        x = _erase(x, n, view.erase.value)
     return fn.cast(x, dtype=types.FLOAT16) if half else x
 
 
-def crop(x: Any, view: View, n: Numbers, white: int) -> Any:
+def _crop(x: Any, view: View, n: Numbers, white: int) -> Any:
     """The crop, resized to (S, S, 3) in [0, 1], flipped, turned and rotated."""
     kind = types.UINT8 if white == 255 else types.FLOAT
     x = fn.slice(x, start=n.whole_pair("start_y"), shape=n.whole_pair("shape_y"), axes=[0, 1])
@@ -151,13 +151,13 @@ def crop(x: Any, view: View, n: Numbers, white: int) -> Any:
     return x
 
 
-def jitter(x: Any, n: Numbers) -> Any:
+def _jitter(x: Any, n: Numbers) -> Any:
     """Brightness, contrast and saturation before the hue, as far as they are drawn there; the hue; and those after it."""
     if n.given("jitter"):
         for slot in range(BLENDS):
             x = _blend(x, n, slot)
         if n.given("turn"):
-            x = hue(x, n.factor("turn"))
+            x = _hue(x, n.factor("turn"))
         for slot in range(BLENDS, 2 * BLENDS):
             x = _blend(x, n, slot)
     return x
@@ -176,7 +176,7 @@ def _blend(x: Any, n: Numbers, slot: int) -> Any:
     return x
 
 
-def hue(x: Any, turn: Any) -> Any:
+def _hue(x: Any, turn: Any) -> Any:
     """Turns the hue in HSV by so many sixths of the circle, from 1 up to 7; without a branch, as in csrc/core/colour.h."""
     r, g, b = _channel(x, 0), _channel(x, 1), _channel(x, 2)
     value, least = math.max(r, math.max(g, b)), math.min(r, math.min(g, b))
@@ -191,14 +191,14 @@ def hue(x: Any, turn: Any) -> Any:
     return fn.cat(*[chroma * math.clamp(share, 0.0, 1.0) + least for share in shares], axis=2)
 
 
-def grayscale(x: Any, n: Numbers) -> Any:
+def _grayscale(x: Any, n: Numbers) -> Any:
     if n.given("grayscale"):
         luma = _luma(x)
         x = fn.cat(luma, luma, luma, axis=2)
     return x
 
 
-def blur(x: Any, n: Numbers, kernel: Any) -> Any:
+def _blur(x: Any, n: Numbers, kernel: Any) -> Any:
     if n.number("sigma_px") > (_LEAST_SIGMA if kernel is None else 0.0):
         if kernel is None:
             x = fn.gaussian_blur(x, sigma=n.number("sigma_px"), window_size=_whole(n, "window"))
@@ -208,14 +208,14 @@ def blur(x: Any, n: Numbers, kernel: Any) -> Any:
     return x
 
 
-def solarize(x: Any, n: Numbers) -> Any:
+def _solarize(x: Any, n: Numbers) -> Any:
     if n.given("solarize"):
         bright = fn.cast(x >= n.factor("threshold"), dtype=types.FLOAT)
         x = x + bright * (1.0 - 2.0 * x)
     return x
 
 
-def posterize(x: Any, n: Numbers) -> Any:
+def _posterize(x: Any, n: Numbers) -> Any:
     """Keeps every so many of the 256 levels."""
     if n.given("posterize"):
         step = n.factor("posterize")
@@ -223,13 +223,13 @@ def posterize(x: Any, n: Numbers) -> Any:
     return x
 
 
-def erase(x: Any, n: Numbers, value: float) -> Any:
+def _erase(x: Any, n: Numbers, value: float) -> Any:
     if n.given("erase"):
         x = fn.erase(x, anchor=n.pair("erase_y"), shape=n.pair("erase_height"), axis_names="HW", fill_value=[value])
     return x
 
 
-_COLOURS = {"jitter": jitter, "grayscale": grayscale, "solarize": solarize, "posterize": posterize}
+_COLOURS = {"jitter": _jitter, "grayscale": _grayscale, "solarize": _solarize, "posterize": _posterize}
 
 
 def _whole(n: Numbers, name: str) -> Any:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
+import numpy as np
+import PIL.Image
 import torch
 import torchvision.io
+from torch import Tensor
 
 from fastssl.pipelines.decoder import Decoded, LeftImage, decoded_of, one_by_one
 
@@ -16,18 +20,21 @@ def why_not_nvjpeg(device: torch.device) -> str | None:
     """Why nvJPEG cannot be used on this device; None if it can."""
     if device.type != "cuda":
         return f"nvJPEG decodes on a GPU of NVIDIA, and the device is {device}"
+    black = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(black, "JPEG")
     try:
-        black = torchvision.io.encode_jpeg(torch.zeros((3, 8, 8), dtype=torch.uint8, device="cpu"))
-        torchvision.io.decode_jpeg([black], device=device)
+        # torchvision's decoder, made with the first call, lets a stream of the device wait that is current at that time.
+        with torch.cuda.device(device):
+            _decode_all([torch.from_numpy(np.frombuffer(black.getvalue(), dtype=np.uint8).copy())], device)
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:  # the latter: torchvision's image operators could not be loaded
         return f"torchvision {torchvision.__version__} cannot decode on {device}: {str(error).splitlines()[0]}"
     return None
 
 
 class NvjpegDecoder:
-    """Decodes whole images by `torchvision.io.decode_jpeg`.
+    """Decodes whole images by what `torchvision.io.decode_jpeg` calls.
 
     torchvision keeps one nvJPEG decoder in the process, so several of these take turns.
 
@@ -44,9 +51,15 @@ class NvjpegDecoder:
         return one_by_one(self._decode, images)
 
     def _decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
-        data = [image.data for image in images]
-        decoded = torchvision.io.decode_jpeg(data, mode=torchvision.io.ImageReadMode.RGB, device=self._device)
         return [
             decoded_of(pixels, planes=True) if pixels.shape == (3, image.height, image.width) else None
-            for image, pixels in zip(images, decoded, strict=True)
+            for image, pixels in zip(images, _decode_all([image.data for image in images], self._device), strict=True)
         ]
+
+
+def _decode_all(data: list[Tensor], device: torch.device) -> list[Tensor]:
+    # Not torchvision.io.decode_jpeg: since release 0.29 it warns, with each call, that it will go.
+    mode = torchvision.io.ImageReadMode.RGB.value
+    if device.type == "cuda":
+        return torch.ops.image.decode_jpegs_cuda(data, mode, device)
+    return [torch.ops.image.decode_jpeg(encoded, mode, False) for encoded in data]
