@@ -1,6 +1,8 @@
 """DALI as the decoder of a Loader: on the CPU by its CPU backend, on a GPU by its mixed one."""
 
 import gc
+import importlib.util
+import sys
 import threading
 import time
 import weakref
@@ -17,6 +19,7 @@ import fastssl
 from fastssl import Loader, ops, recipes
 from fastssl.data import BytesCollate, ImageFolder
 from fastssl.pipelines import DaliDecoder, choose
+from fastssl.pipelines.dali import why_not_dali_on
 from fastssl.pipelines.dali_modules import why_not_dali
 from fastssl.pipelines.decoder import LeftImage
 
@@ -415,10 +418,40 @@ def test_importing_fastssl_imports_no_dali(nursery):
 
 
 def test_a_missing_dali_is_said(monkeypatch):
-    monkeypatch.setattr(
-        choose, "why_not_dali", lambda: "DALI is not installed; write: pip install 'fastssl-vision[dali]'"
-    )
+    why_not_dali_on.cache_clear()
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"decode='dali': DALI is not installed; write: pip install .*decode='cpu'"):
         choose.make_decoder("dali", torch.device("cuda", 0), 4, 1)
     with pytest.raises(RuntimeError, match="decodes for a GPU"):
         choose.make_decoder("dali", CPU, 4, 1)
+    why_not_dali_on.cache_clear()
+
+
+def test_a_dali_that_cannot_decode_is_said(monkeypatch):
+    why_not_dali_on.cache_clear()
+
+    def make(self):
+        raise RuntimeError("Assert failed:\n\nno driver")
+
+    monkeypatch.setattr(DaliDecoder, "_make", make)
+    assert choose.why_not_decoder("dali", torch.device("cuda", 0)) == (
+        "DALI cannot decode on cuda:0: Assert failed: no driver"
+    )
+    why_not_dali_on.cache_clear()
+
+
+@pytest.mark.parametrize("decode", ["dali", "nvjpeg"])
+@pytest.mark.parametrize("device", devices()[1:])
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency:UserWarning")  # Pillow's
+def test_a_loader_of_a_gpu(everything, photos, device, decode):
+    """Beside the CPU's decoder, which a good part of the pixels differ from by a level, and chroma of nvJPEG's by more."""
+    options = {"batch_size": 5, "on_error": "skip", "epochs": 3}
+    want = Loader(everything, recipes.simclr(16), decode="full", **options)
+    loader = Loader(everything, recipes.simclr(16), device=device, decode=decode, **options)
+    for got, wanted in zip(loader, want, strict=True):
+        assert got.filenames == wanted.filenames and torch.equal(got.params.data, wanted.params.data)
+        for a, b in zip(got.views, wanted.views, strict=True):
+            assert (a.cpu() - b).abs().mean() < 0.1
+    assert [str(fault) for fault in loader.errors] == [str(fault) for fault in want.errors]
+    assert loader.stats()["decoding"]["device_images"] > 3 * len(KINDS)

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from fastssl.pipelines.dali import DaliDecoder
-from fastssl.pipelines.dali_modules import why_not_dali
+from fastssl.pipelines.dali import DaliDecoder, why_not_dali_on
 from fastssl.pipelines.decoder import Decoder
 from fastssl.pipelines.nvjpeg import NvjpegDecoder, why_not_nvjpeg
 
@@ -67,11 +66,7 @@ class Choice:
 
 def why_not_decoder(name: str, device: torch.device) -> str | None:
     """Why this decoder cannot be used on the device; None if it can."""
-    if name == "nvjpeg":
-        return why_not_nvjpeg(device)
-    if device.type != "cuda":
-        return f"DALI decodes for a GPU of NVIDIA, and the device is {device}"
-    return why_not_dali()
+    return why_not_nvjpeg(device) if name == "nvjpeg" else why_not_dali_on(device)
 
 
 def make_decoder(name: str, device: torch.device, batch_size: int, threads: int) -> Decoder:

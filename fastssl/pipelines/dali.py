@@ -6,24 +6,50 @@ Whether DALI decodes the whole image or the window that its views need:
   save memory and no time; interpolated chroma, which libjpeg-turbo has and so all else here, nvJPEG refuses beside a window
   before its release 13.2; and nvImageCodec 0.9, which DALI 2.4 needs, fails on windows on some GPUs and ends the process on
   others (NVIDIA/nvImageCodec, issue 55).
-- On the CPU, the window: libjpeg-turbo then leaves out the transform and the colours of the rest. The pixels are the same.
+- On the CPU, the window: libjpeg-turbo then leaves out the transform and the colours of the rest, and the pixels are the same. Of
+  ImageNet's photographs, the windows of two SimCLR views (65 % of the pixels) take 9 % less time, their middle quarters 32 %.
 """
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 
-from fastssl.pipelines.dali_modules import dali, fn, types
+from fastssl.pipelines.dali_modules import dali, fn, types, why_not_dali
 from fastssl.pipelines.decoder import Decoded, LeftImage, one_by_one
 
-__all__ = ["DaliDecoder"]
+__all__ = ["DaliDecoder", "why_not_dali_on"]
 
 # What DALI's messages say when memory of the device, or pinned memory, has run out: its errors have no type of their own.
 _NO_MEMORY = ("out of memory", "allocation failed", "can't allocate", "cannot allocate memory", "failed to allocate")
+
+
+@functools.lru_cache
+def why_not_dali_on(device: torch.device) -> str | None:
+    """Why DALI cannot decode for this device; None if it can, which is tried."""
+    if device.type != "cuda":
+        return f"DALI decodes for a GPU of NVIDIA, and the device is {device}"
+    return why_not_dali() or _why_it_cannot_decode(device)
+
+
+def _why_it_cannot_decode(device: torch.device) -> str | None:
+    black = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(black, "JPEG")
+    data = torch.from_numpy(np.frombuffer(black.getvalue(), dtype=np.uint8).copy())
+    try:
+        DaliDecoder(device, 1, 1)._decode([LeftImage(0, data, 8, 8, (0, 0, 8, 8))])
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (RuntimeError, ImportError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return f"DALI cannot decode on {device}: {' '.join(lines)}"
+    return None
 
 
 class DaliDecoder:
@@ -54,7 +80,7 @@ class DaliDecoder:
 
     def decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
         decoded = one_by_one(self._decode, images)
-        if not any(decoded):
+        if images and not any(decoded):
             self._pipeline = None  # should an error have harmed it, the next batch gets another
         return decoded
 

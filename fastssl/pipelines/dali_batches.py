@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -144,6 +145,8 @@ class _Pass(Iterator[RaggedBatch]):
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(owner.threads, "fastssl-ragged")
         self._batches = owner.reader.batches(epoch, owner.batch_size, owner.threads)
         self._begun: _Begun | None = None
+        # What a GPU may still read: host memory is not given back in the order of a stream.
+        self._read: deque[tuple[torch.cuda.Event, _Begun]] = deque()
         self._spare: _Sample | None = None  # encoded: it should keep no block of decoded images
         self._at_start = True
 
@@ -162,6 +165,7 @@ class _Pass(Iterator[RaggedBatch]):
                         )
                     raise StopIteration
                 images = self._finish(begun)
+                self._hold(begun)
                 self._begun = self._begin(self._pool)
                 batch = self._assemble(begun.raw, images)
                 if batch.images:
@@ -210,6 +214,14 @@ class _Pass(Iterator[RaggedBatch]):
                 images[position] = str(error)
         device = self._owner.device
         return [image if isinstance(image, str) else image.to(device, non_blocking=True) for image in images]
+
+    def _hold(self, begun: _Begun) -> None:
+        """Keeps the encoded images until they are decoded."""
+        if self._owner.device.type != "cuda":
+            return
+        self._read.append((torch.cuda.current_stream(self._owner.device).record_event(), begun))
+        while self._read[0][0].query() and len(self._read) > 1:
+            self._read.popleft()
 
     def _assemble(self, raw: RawBatch, images: list[Tensor | str]) -> RaggedBatch:
         owner = self._owner
@@ -263,6 +275,8 @@ class _Pass(Iterator[RaggedBatch]):
         if self._begun is not None and self._begun.left:
             self._decoder.abandon()
         self._begun = None
+        while self._read:
+            self._read.popleft()[0].synchronize()
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()
