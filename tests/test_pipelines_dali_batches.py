@@ -1,8 +1,10 @@
 """Ragged batches of DALI's: its readers and ours, order and shares, failures, ends; on the CPU by its CPU backend."""
 
+import contextlib
 import gc
 import io
 import tarfile
+import tempfile
 import threading
 from collections import Counter
 
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import devices
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from loading import Memory, pictures
 from test_pipelines_dali import LEVELS, everything, small  # noqa: F401
 
@@ -187,6 +191,12 @@ def test_more_shards_than_samples(archives, make):
         make(archives, shards=20)
 
 
+def test_dali_reads_what_can_be_read(source, monkeypatch):
+    """And not the stand-in for what it cannot."""
+    monkeypatch.setattr(dali_readers, "_read", lambda path: pytest.fail(f"{path} was not read by DALI"))
+    assert len(names(batches_of(FileReader(source)))) == len(source)
+
+
 def test_a_reader_goes_on_in_pieces(source, monkeypatch):
     """DALI's file reader is given some thousand files at a time."""
     monkeypatch.setattr(dali_readers, "_FILES", 7)
@@ -253,6 +263,31 @@ def test_members_are_those_that_tarfile_finds(tmp_path, form):
     with tarfile.open(path) as archive:
         want = [(m.name, m.offset_data, m.size) for m in archive if m.isfile()]
     assert [tuple(member) for member in tar_members(str(path))] == want and len(want) == len(names)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]), st.data())
+def test_no_damage_to_an_archive_is_more_than_an_error(form, data):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as archive:
+        for name in (LONG, "a.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 600
+            archive.addfile(info, io.BytesIO(bytes(600)))
+    spoilt = bytearray(file.getvalue())
+    for _ in range(data.draw(st.integers(1, 3))):
+        spoilt[data.draw(st.integers(0, 4000))] = data.draw(st.integers(0, 255))
+    for at in range(0, 4096, 512):  # with the checksum right again, damage goes deeper
+        block = spoilt[at : at + 512]
+        if data.draw(st.booleans()):
+            total = sum(block) - sum(block[148:156]) + 256
+            spoilt[at + 148 : at + 156] = b"%06o\0 " % total
+    with tempfile.NamedTemporaryFile() as target:
+        target.write(spoilt)
+        target.flush()
+        with contextlib.suppress(DecodeError):
+            for member in tar_members(target.name):
+                assert member.offset >= 0 and member.offset + member.size <= len(spoilt) and member.size >= 0
 
 
 @pytest.mark.parametrize("spoil, words", [

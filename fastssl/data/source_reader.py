@@ -31,7 +31,7 @@ class SourceReader:
     Args:
         source: A Source, a folder, or a map-style data set of `(image, target)` or `(image, target, filename)`. Images that it
             has as pixels already are handed on as such.
-        shuffle, seed, shard, shards, drop_last: See `fastssl.pipelines.FileReader`.
+        shuffle, seed, shard, shards, drop_last: See `fastssl.pipelines.readers.Share`.
 
     Raises:
         TypeError, ValueError: An argument is not as described.

@@ -40,7 +40,7 @@ class FileReader:
     Args:
         files: Paths; or a folder such as `fastssl.data.ImageFolder("photos/")`, whose `paths`, `targets` and names are taken.
         targets: One a file; None for those of the folder, or 0.
-        shuffle, seed, shard, shards, drop_last: See `Share`.
+        shuffle, seed, shard, shards, drop_last: See `fastssl.pipelines.readers.Share`.
 
     Raises:
         TypeError: files is a single path, or no sequence.
@@ -67,7 +67,7 @@ class FileReader:
         if not self._paths:
             raise ValueError("FileReader: the list of files is empty.")
         if targets is None:
-            targets = getattr(files, "targets", None) or [0] * len(self._paths)
+            targets = getattr(files, "targets", [0] * len(self._paths))
         self._targets = [int(target) for target in targets]
         if len(self._targets) != len(self._paths):
             raise ValueError(f"FileReader: {len(self._paths)} files need as many targets, got {len(self._targets)}.")
@@ -132,7 +132,7 @@ class WebdatasetReader:
         images: Extensions of what is an image, in lower case.
         targets: Extensions of the file with the target, a whole number in digits; () for none, and targets of 0.
         initial_fill: Samples of the window.
-        shuffle, seed, shard, shards, drop_last: See `Share`.
+        shuffle, seed, shard, shards, drop_last: See `fastssl.pipelines.readers.Share`.
 
     Raises:
         TypeError: archives is a single path, or no sequence.

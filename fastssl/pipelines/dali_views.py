@@ -29,7 +29,7 @@ class DaliViews:
     """Makes views by DALI's operators, fed with a plan: for who wants nothing but DALI, and to compare with.
 
     The meaning of every step is that of `fastssl.ops.render`, for which most are composed of several operators (see
-    `fastssl.pipelines.dali_graph`); `ops.render` needs a few launches for what takes DALI hundreds of kernels.
+    `fastssl.pipelines.dali_graph`): some 300 a view with colours, where `ops.render` needs a few launches for all views.
 
         views = fastssl.pipelines.DaliViews(recipe, batch_size=256)
         for images, targets, _ in fastssl.pipelines.DaliBatches(reader, batch_size=256):

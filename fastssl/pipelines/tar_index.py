@@ -46,9 +46,9 @@ def _members(path: str, file: BinaryIO, end: int) -> Iterator[TarMember]:
         header = file.read(_BLOCK)
         if not header.strip(b"\0"):  # two blocks of zeros end an archive; a reader must do with one
             return
-        if len(header) < _BLOCK or _checksum(header) != _number(header[148:156]):
-            raise DecodeError(f"{path}: no tar archive, or a compressed or damaged one, from byte {at} on")
         kind, own = header[156:157], _number(header[124:136])
+        if len(header) < _BLOCK or _checksum(header) != _number(header[148:156]) or own < 0:
+            raise DecodeError(f"{path}: no tar archive, or a compressed or damaged one, from byte {at} on")
         at += _BLOCK
         length = own if size is None or kind in (_LONG_NAME, _PAX) else size
         if at + length > end:
@@ -56,9 +56,13 @@ def _members(path: str, file: BinaryIO, end: int) -> Iterator[TarMember]:
         if kind == _LONG_NAME:
             name = file.read(length).rstrip(b"\0").decode("utf-8", "surrogateescape")
         elif kind == _PAX:
-            records = dict(_pax_records(file.read(length)))
-            name = records.get("path", name)
-            size = int(records["size"]) if "size" in records else size
+            try:
+                records = dict(_pax_records(file.read(length)))
+                name, size = records.get("path", name), int(records["size"]) if "size" in records else size
+            except (ValueError, IndexError) as error:
+                raise DecodeError(
+                    f"{path}: a damaged tar archive: the pax header at byte {at} cannot be read"
+                ) from error
         else:
             if kind in _FILE:
                 yield TarMember(name or _name_of(header), at, length)
@@ -90,6 +94,8 @@ def _pax_records(data: bytes) -> Iterator[tuple[str, str]]:
     """Records "length key=value", the length counting all of the record."""
     while data:
         length = int(data.split(b" ", 1)[0])
+        if not 0 < length <= len(data):
+            raise ValueError("a record longer than the header")
         key, _, value = data[:length].split(b" ", 1)[1].rstrip(b"\n").partition(b"=")
         yield key.decode(), value.decode("utf-8", "surrogateescape")
         data = data[length:]
