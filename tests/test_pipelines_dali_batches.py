@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import os
 import tarfile
 import tempfile
 import threading
@@ -195,6 +196,14 @@ def test_dali_reads_what_can_be_read(source, monkeypatch):
     """And not the stand-in for what it cannot."""
     monkeypatch.setattr(dali_readers, "_read", lambda path: pytest.fail(f"{path} was not read by DALI"))
     assert len(names(batches_of(FileReader(source)))) == len(source)
+
+
+def test_names_that_are_no_text(tmp_path):
+    names_ = [os.fsdecode(name) for name in (b"a b.jpg", b"\xc3\xa4\n.jpg", b"\xff\xfe.jpg")]
+    for name, data in zip(names_, pictures(3), strict=True):
+        (tmp_path / name).write_bytes(data)
+    batches = batches_of(FileReader(ImageFolder(tmp_path)), batch_size=2)
+    assert sorted(names(batches)) == sorted(names_)
 
 
 def test_a_reader_goes_on_in_pieces(source, monkeypatch):
@@ -428,6 +437,7 @@ def test_two_iterations_at_once(source):
     (lambda: FileReader(["a"], shard=2, shards=2), "shard=2 must be a whole number, from 0 to 1"),
     (lambda: WebdatasetReader("a.tar"), "got 'a.tar'; it takes a list"),
     (lambda: WebdatasetReader([]), "the list of archives is empty"),
+    (lambda: WebdatasetReader(["\udcff.tar"]), "is not UTF-8"),
     (lambda: WebdatasetReader(["a"], initial_fill=0), "initial_fill=0"),
     (lambda: SourceReader([]), "the source is empty"),
     (lambda: SourceReader(iter([])), "can only be iterated over"),

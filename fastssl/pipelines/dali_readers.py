@@ -88,16 +88,16 @@ class FileReader:
         given = max(1, _FILES // batch_size) * batch_size
         pipeline: Any = None
         for at in range(0, len(order), batch_size):
-            if pipeline is None or at % given == 0:
-                until = (at // given + 1) * given
-                pipeline = self._pipeline(order[at:until], batch_size, threads)
             which = order[at : at + batch_size]
             try:
-                (data,) = pipeline.run()
-                images = [_encoded(data[i]) for i in range(len(which))]
-            except RuntimeError:
-                pipeline = None  # it is no longer valid, DALI says
-                images = [_read(self._paths[i]) for i in which]
+                if pipeline is None or at % given == 0:
+                    until = (at // given + 1) * given
+                    pipeline = self._pipeline(order[at:until], batch_size, threads)
+                images = _run(pipeline, len(which))
+            except UnicodeEncodeError:
+                images = None
+            if images is None:
+                pipeline, images = None, [_read(self._paths[i]) for i in which]
             yield RawBatch(
                 images,
                 [self._targets[i] for i in which],
@@ -107,10 +107,13 @@ class FileReader:
             )
 
     def _pipeline(self, which: list[int], batch_size: int, threads: int) -> Any:
+        files = [self._paths[i] for i in which]
+        for file in files:
+            file.encode()  # DALI takes no name that is not text
         pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=None)
         with pipeline:
             data, _ = fn.readers.file(
-                files=[self._paths[i] for i in which],
+                files=files,
                 pad_last_batch=True,  # so that nothing of the beginning is read again at the end
                 dont_use_mmap=True,  # a file that grows shorter while it is mapped would end the process
             )
@@ -167,6 +170,10 @@ class WebdatasetReader:
         folder = tempfile.mkdtemp(prefix="fastssl-")
         weakref.finalize(self, _remove, folder, os.getpid())
         for number, archive in enumerate([os.fspath(archive) for archive in archives]):
+            if archive.encode(errors="replace") != os.fsencode(archive):
+                raise ValueError(
+                    f"WebdatasetReader: {archive!r} is not UTF-8, and DALI takes no other path; rename it."
+                )
             samples = list(samples_of(tar_members(archive), images, targets))
             if samples:  # DALI takes no empty index
                 index = os.path.join(folder, f"{number}.idx")
@@ -244,6 +251,15 @@ class WebdatasetReader:
 def _remove(folder: str, owner: int) -> None:
     if os.getpid() == owner:  # and not a child of it that ends
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(pipeline: Any, count: int) -> list[Tensor | str] | None:
+    """The first images of the next batch; None where one cannot be read, whereupon the pipeline is no longer valid."""
+    try:
+        (data,) = pipeline.run()
+    except RuntimeError:
+        return None
+    return [_encoded(data[i]) for i in range(count)]
 
 
 def _encoded(data: Any) -> Tensor | str:
