@@ -46,7 +46,7 @@ def _why_it_cannot_decode(device: torch.device) -> str | None:
         DaliDecoder(device, 1, 1)._decode([LeftImage(0, data, 8, 8, (0, 0, 8, 8))])
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except (RuntimeError, ImportError, OSError) as error:
+    except (RuntimeError, ImportError, OSError, AttributeError, TypeError) as error:  # the last two: an older DALI
         lines = [line for line in str(error).splitlines() if line.strip()]
         return f"DALI cannot decode on {device}: {' '.join(lines)}"
     return None
@@ -77,6 +77,7 @@ class DaliDecoder:
         self._threads = threads
         self._windows = device.type == "cpu"
         self._pipeline: Any = None
+        self._under_way: Sequence[LeftImage] = ()  # held until DALI has done with them, or is gone
 
     def decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
         decoded = one_by_one(self._decode, images)
@@ -86,9 +87,12 @@ class DaliDecoder:
 
     def start(self, images: Sequence[LeftImage]) -> None:
         """Lets DALI begin with these images, at least one, and comes back at once; `finish_or_redo` or `abandon` must follow."""
+        if self._under_way:  # an earlier call, which Ctrl-C or an error ended: its images are not to be taken for these
+            self.abandon()
         if self._pipeline is None or len(images) > self._batch_size:
             self._batch_size = max(self._batch_size, len(images))
             self._pipeline = self._make()
+        self._under_way = images
         # Arrays over the images' own memory: DALI takes them without a copy, and what it reads later does not keep them alive.
         self._pipeline.feed_input("encoded", [image.data.numpy() for image in images])
         if self._windows:
@@ -109,8 +113,10 @@ class DaliDecoder:
             (pixels,) = self._pipeline.share_outputs(self._stream())
             self._pipeline.release_outputs()
         except (RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
+            self._under_way = ()  # DALI has done with a batch that failed
             self._check_device(error)
             raise RuntimeError(str(error)) from error
+        self._under_way = ()
         return [self._decoded(image, pixels, i) for i, image in enumerate(images)]
 
     def finish_or_redo(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
@@ -125,6 +131,7 @@ class DaliDecoder:
     def abandon(self) -> None:
         """Forgets what `start` began, and nobody will finish."""
         self._pipeline = None
+        self._under_way = ()
 
     def _decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
         self.start(images)

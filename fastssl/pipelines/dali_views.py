@@ -110,17 +110,25 @@ class DaliViews:
         _C.compile(native_views(self._encoded), len(images), data.data_ptr(), 3)  # raises for what no plan may hold
         if self._pipeline is None:
             self._pipeline = self._make()
-        pipeline, on_gpu = self._pipeline, self.device.type == "cuda"
-        drawn = Plan(data)
-        pipeline.feed_input("images", [image if on_gpu else image.numpy() for image in images])
-        pipeline.feed_input("numbers", _numbers(drawn, self.recipe))
+        try:
+            outputs = self._run(self._pipeline, images, Plan(data))
+        except BaseException:  # the next call must not be given what this one began, and Ctrl-C or an error ended
+            self._pipeline = None
+            raise
+        return [from_dlpack(output.as_tensor()) for output in outputs]
+
+    def _run(self, pipeline: Any, images: Sequence[Tensor], plan: Plan) -> Any:
+        on_gpu = self.device.type == "cuda"
+        stream = torch.cuda.current_stream(self.device) if on_gpu else None
+        pipeline.feed_input("images", [image if on_gpu else image.numpy() for image in images], cuda_stream=stream)
+        pipeline.feed_input("numbers", _numbers(plan, self.recipe))
         for v, view in enumerate(self.recipe):
             if _boxed(view):
-                pipeline.feed_input(f"kernel{v}", [_box_kernel(s) for s in drawn.sigma_px[:, v].tolist()])
+                pipeline.feed_input(f"kernel{v}", [_box_kernel(s) for s in plan.sigma_px[:, v].tolist()])
         pipeline.schedule_run()
-        outputs = pipeline.share_outputs(torch.cuda.current_stream(self.device) if on_gpu else None)
+        outputs = pipeline.share_outputs(stream)
         pipeline.release_outputs()
-        return [from_dlpack(output.as_tensor()) for output in outputs]
+        return outputs
 
     def _check_images(self, images: Sequence[Tensor]) -> None:
         if not 1 <= len(images) <= self.batch_size:
@@ -226,9 +234,8 @@ def _jitter_numbers(p: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     place = np.argmax(order == 3, axis=-1)  # of the hue
     out: dict[str, np.ndarray] = {}
     for slot in range(2 * BLENDS):
-        at = (
-            slot if slot < BLENDS else slot - BLENDS + 1
-        )  # in the order: slots before the hue count from 0, after it from 1
+        # In the order: slots before the hue count from 0, those after it from 1.
+        at = slot if slot < BLENDS else slot - BLENDS + 1
         kind = order[..., at]
         factor = np.take_along_axis(factors, kind[..., None], -1)[..., 0]
         idle = ((at >= place) if slot < BLENDS else (at <= place)) | (factor == 1)
