@@ -58,7 +58,11 @@ def _members(path: str, file: BinaryIO, end: int) -> Iterator[TarMember]:
         elif kind == _PAX:
             try:
                 records = dict(_pax_records(file.read(length)))
-                name, size = records.get("path", name), int(records["size"]) if "size" in records else size
+                name = records.get("path", name)
+                if "size" in records:
+                    size = int(records["size"])
+                    if size < 0:
+                        raise ValueError("a size below 0")
             except (ValueError, IndexError) as error:
                 raise DecodeError(
                     f"{path}: a damaged tar archive: the pax header at byte {at} cannot be read"
