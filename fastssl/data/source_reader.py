@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from fastssl._native import _C, DecodeError
+from fastssl.data.native_calls import encoded_of
 from fastssl.data.sources import Source, as_source
 from fastssl.ops.decode import to_image
-from fastssl.pipelines.readers import RawBatch, Share
+from fastssl.pipelines.pools import end_pool
+from fastssl.pipelines.readers import RawBatch, Share, check_rgb
 
 __all__ = ["SourceReader"]
 
@@ -26,15 +28,15 @@ _AHEAD = 2
 class SourceReader:
     """Reads the encoded images of a source on threads of its own, for `fastssl.pipelines.DaliBatches`.
 
-    With the same seed its order is that of `fastssl.Loader`.
+    With the same seed its order, of all shards, is that of `fastssl.Loader`.
 
     Args:
         source: A Source, a folder, or a map-style data set of `(image, target)` or `(image, target, filename)`. Images that it
-            has as pixels already are handed on as such.
-        shuffle, seed, shard, shards, drop_last: See `fastssl.pipelines.readers.Share`.
+            has as pixels already are handed on as such, copied.
+        shuffle, seed, shard_id, num_shards, drop_last: See `fastssl.pipelines.readers.Share`.
 
     Raises:
-        TypeError, ValueError: An argument is not as described.
+        TypeError, ValueError: An argument is not as described, or the source's images are not 8-bit RGB.
 
     >>> reader = SourceReader([(b"one", 4, "a.jpg"), (b"three", 2, "b.jpg")])
     >>> (batch,) = reader.batches(epoch=0, batch_size=2, threads=1)
@@ -48,17 +50,19 @@ class SourceReader:
         *,
         shuffle: bool = False,
         seed: int = 0,
-        shard: int = 0,
-        shards: int = 1,
+        shard_id: int = 0,
+        num_shards: int = 1,
         drop_last: bool = False,
     ) -> None:
         self.source = as_source(source)
-        if self.source.channels != 3 or self.source.mode != "RGB":
+        check_rgb("SourceReader", self.source.channels, self.source.mode)
+        native = self.source.native()
+        if native is not None and native.images.dtype != np.uint8:
             raise ValueError(
-                f"SourceReader: the source has {self.source.channels} channels, mode={self.source.mode!r}; DALI's pipelines are "
-                "for RGB images. fastssl.Loader takes others."
+                f"SourceReader: the source's images are {native.images.dtype}; DALI's pipelines are for 8-bit RGB images. "
+                "fastssl.Loader takes others."
             )
-        self._share = Share("SourceReader", bool(shuffle), seed, shard, shards, bool(drop_last))
+        self._share = Share("SourceReader", bool(shuffle), seed, shard_id, num_shards, bool(drop_last))
         if not len(self.source):
             raise ValueError("SourceReader: the source is empty.")
         self._share.check(len(self.source))
@@ -86,14 +90,15 @@ class SourceReader:
             while started:
                 yield self._batch(*started.popleft())
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            end_pool(pool)
 
     def _reads(self, which: Tensor) -> list[Callable[[], Tensor | str]]:
         source = self.source
         native = source.native()
         if native is not None:
             rows = which if native.rows is None else native.rows[which]
-            return [lambda row=row: torch.from_numpy(native.images[row]) for row in rows.tolist()]  # type: ignore[misc]
+            # A copy: the array may be one that must not be written, and what a batch holds is its owner's.
+            return [lambda row=row: torch.from_numpy(native.images[row].copy()) for row in rows.tolist()]  # type: ignore[misc]
         paths = source.paths_of(which)
         return [
             (lambda i=i: _fetch(source, i)) if path is None else (lambda path=path: _read(path))  # type: ignore[misc]
@@ -110,7 +115,7 @@ class SourceReader:
 
 def _read(path: str) -> Tensor | str:
     try:
-        return _as_bytes(_C.read_file(path))
+        return torch.from_numpy(np.frombuffer(bytearray(_C.read_file(path)), dtype=np.uint8))
     except DecodeError as error:
         return str(error)
 
@@ -119,17 +124,12 @@ def _fetch(source: Source, index: int) -> Tensor | str:
     """What readers and decoders raise makes a bad sample; another exception is a mistake in the source, and goes through."""
     try:
         image = source.fetch(index)
-        if isinstance(image, bytes | bytearray | memoryview):
-            return _as_bytes(image) if len(image) else "the data is empty (0 bytes)"
-        if isinstance(image, Tensor) and image.dim() == 1:
-            return image.contiguous() if len(image) else "the data is empty (0 bytes)"
+        if isinstance(image, bytes | bytearray | memoryview) or (isinstance(image, Tensor) and image.dim() == 1):
+            _, _, array = encoded_of(image)
+            return torch.from_numpy(array.copy())
         pixels = to_image(image)
         if pixels.dtype != torch.uint8 or pixels.shape[2] != 3:
             return f"an image of {pixels.dtype} and shape {tuple(pixels.shape)}; it must be uint8, (H, W, 3)"
         return pixels
     except (OSError, ValueError, RuntimeError) as error:
         return str(error) or "no reason was given"
-
-
-def _as_bytes(data: Any) -> Tensor:
-    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())

@@ -279,13 +279,13 @@ class DatasetSource(Source):
             raise TypeError(
                 f"sample {index} is {type(sample).__name__}; it must be (image, target) or (image, target, filename)."
             )
+        self._note(index, sample)  # first, so that an image that cannot be read is called by its name
         image = sample[0]
         if isinstance(image, str | os.PathLike):
-            image = _read(image)
-        elif not isinstance(image, bytes | bytearray | memoryview) and not _encoded(image):
-            image = to_image(image)
-        self._note(index, sample)
-        return image
+            return _read(image)
+        if isinstance(image, bytes | bytearray | memoryview) or _encoded(image):
+            return image
+        return to_image(image)
 
     def _note(self, index: int, sample: Any) -> None:
         with self._lock:

@@ -19,11 +19,15 @@ from fastssl.ops.threads import check_threads
 from fastssl.pipelines.dali import DaliDecoder
 from fastssl.pipelines.decoder import LeftImage
 from fastssl.pipelines.faults import Fault, OnError, check_on_error
+from fastssl.pipelines.pools import end_pool
 from fastssl.pipelines.readers import RawBatch, Reader
 from fastssl.transforms._checks import check_whole
 from fastssl.transforms.plan import check_key
 
 __all__ = ["DaliBatches", "RaggedBatch"]
+
+# Batches that a GPU has not come to, at most: their decoded images lie in its memory.
+_PENDING = 2
 
 
 class RaggedBatch(NamedTuple):
@@ -62,13 +66,15 @@ class DaliBatches:
         device: A GPU; or the CPU, for tests.
         threads: Of the host, to read and to decode; None for all CPUs.
         on_error: What happens with a sample that cannot be read: "raise" (DecodeError, which names it), "skip" (its batch is
-            smaller), "replace" (the next good sample of the batch takes its place; of a batch without any, one before).
+            smaller, and left out if nothing is left of it: not for shards, whose numbers of batches may then differ), "replace"
+            (the next good sample of the batch takes its place; of a batch without any, one before).
 
     Attributes:
         epoch: The epoch with which the next iteration begins.
         errors: Every sample that could not be read so far, once each.
 
     Raises:
+        TypeError: reader is none.
         ValueError: An argument is out of its range.
     """
 
@@ -140,25 +146,24 @@ class _Pass(Iterator[RaggedBatch]):
     def __init__(self, owner: DaliBatches, decoder: DaliDecoder, epoch: int) -> None:
         self._owner = owner
         self._decoder = decoder
+        self._pool: ThreadPoolExecutor | None = None  # as long as there is nothing to close
         self._bad = {fault.filename for fault in owner.errors}
         self._dropped, self._first_dropped, self._images = 0, "", 0
-        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(owner.threads, "fastssl-ragged")
         self._batches = owner.reader.batches(epoch, owner.batch_size, owner.threads)
-        self._begun: _Begun | None = None
+        self._coming: Future[_Begun | None] | None = None  # the batch to come; None before the first and after the last
         # What a GPU may still read: host memory is not given back in the order of a stream.
         self._read: deque[tuple[torch.cuda.Event, _Begun]] = deque()
         self._spare: _Sample | None = None  # encoded: it should keep no block of decoded images
-        self._at_start = True
+        self._pool = ThreadPoolExecutor(owner.threads, "fastssl-ragged")
 
     def __next__(self) -> RaggedBatch:
         if self._pool is None:
             raise StopIteration
         try:
             while True:
-                if self._at_start:
-                    self._begun, self._at_start = self._begin(self._pool), False
-                begun = self._begun
+                begun = (self._coming or self._begin(self._pool)).result()
                 if begun is None:
+                    self._coming = None
                     if self._dropped and not self._images:
                         raise DecodeError(
                             f"DaliBatches: none of {self._dropped} samples can be read; the first: {self._first_dropped}"
@@ -166,8 +171,8 @@ class _Pass(Iterator[RaggedBatch]):
                     raise StopIteration
                 images = self._finish(begun)
                 self._hold(begun)
-                self._begun = self._begin(self._pool)
                 batch = self._assemble(begun.raw, images)
+                self._begin(self._pool)
                 if batch.images:
                     self._images += len(batch.images)
                     return batch
@@ -175,27 +180,10 @@ class _Pass(Iterator[RaggedBatch]):
             self.close()
             raise
 
-    def _begin(self, pool: ThreadPoolExecutor) -> _Begun | None:
-        raw = next(self._batches, None)
-        if raw is None:
-            return None
-        begun = _Begun(raw, [], {})
-        for position, image in enumerate(raw.images):
-            if isinstance(image, str) or image.dim() == 3:
-                continue
-            address, size = image.data_ptr(), image.numel()
-            if not _C.is_plain_jpeg(address, size):
-                begun.others[position] = pool.submit(decode, image)
-                continue
-            try:
-                height, width, _ = _C.jpeg_size(address, size)
-            except DecodeError as error:  # too large
-                raw.images[position] = str(error)
-            else:
-                begun.left.append(LeftImage(position, image, height, width, (0, 0, height, width)))
-        if begun.left:
-            self._decoder.start(begun.left)
-        return begun
+    def _begin(self, pool: ThreadPoolExecutor) -> Future[_Begun | None]:
+        # Of no method: the thread must not hold the pass, or it would be the one to close it.
+        self._coming = pool.submit(_begin, self._batches, self._decoder, pool)
+        return self._coming
 
     def _finish(self, begun: _Begun) -> list[Tensor | str]:
         """The images of a batch on the device, or why there is none."""
@@ -212,16 +200,22 @@ class _Pass(Iterator[RaggedBatch]):
                 images[position] = future.result()
             except DecodeError as error:
                 images[position] = str(error)
+        return [image if isinstance(image, str) else self._move(image) for image in images]
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        """To the device, by pinned memory: a copy from other memory may wait for what the consumer has asked of the stream."""
         device = self._owner.device
-        return [image if isinstance(image, str) else image.to(device, non_blocking=True) for image in images]
+        if device.type != "cuda" or tensor.device.type == "cuda":
+            return tensor
+        return tensor.pin_memory().to(device, non_blocking=True)
 
     def _hold(self, begun: _Begun) -> None:
-        """Keeps the encoded images until they are decoded."""
+        """Keeps the encoded images until they are decoded, and the host from going on far ahead of the GPU."""
         if self._owner.device.type != "cuda":
             return
         self._read.append((torch.cuda.current_stream(self._owner.device).record_event(), begun))
-        while self._read[0][0].query() and len(self._read) > 1:
-            self._read.popleft()
+        while self._read and (len(self._read) > _PENDING or self._read[0][0].query()):
+            self._read.popleft()[0].synchronize()
 
     def _assemble(self, raw: RawBatch, images: list[Tensor | str]) -> RaggedBatch:
         owner = self._owner
@@ -243,7 +237,7 @@ class _Pass(Iterator[RaggedBatch]):
         targets = torch.tensor([sample.target for sample in kept], dtype=torch.int64, device="cpu")
         return RaggedBatch(
             [sample.image for sample in kept],  # type: ignore[misc]  # of good ones, tensors
-            targets.to(owner.device),
+            self._move(targets),
             [sample.filename for sample in kept],
         )
 
@@ -253,7 +247,7 @@ class _Pass(Iterator[RaggedBatch]):
             raise DecodeError(f"DaliBatches: no sample can be read so far; the last: {fault}")
         image, target, filename = self._spare
         assert not isinstance(image, str)
-        return _Sample((decode(image) if image.dim() == 1 else image).to(self._owner.device), target, filename)
+        return _Sample(self._move(decode(image) if image.dim() == 1 else image), target, filename)
 
     def _note(self, fault: Fault) -> Fault:
         if fault.filename not in self._bad:
@@ -268,15 +262,17 @@ class _Pass(Iterator[RaggedBatch]):
 
     def close(self) -> None:
         """Ends reading and decoding; what has been yielded stays valid."""
-        pool, self._pool = getattr(self, "_pool", None), None
+        pool, self._pool = self._pool, None
         if pool is None:
             return
-        pool.shutdown(wait=True, cancel_futures=True)
-        if self._begun is not None and self._begun.left:
-            self._decoder.abandon()
-        self._begun = None
+        waited = end_pool(pool)
         while self._read:
             self._read.popleft()[0].synchronize()
+        if not waited:  # what still runs holds reader and decoder, which end with it
+            return
+        if self._coming is not None:  # the decoder may have begun with it
+            self._decoder.abandon()
+        self._coming = None
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()
@@ -284,3 +280,27 @@ class _Pass(Iterator[RaggedBatch]):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _begin(batches: Iterator[RawBatch], decoder: DaliDecoder, pool: ThreadPoolExecutor) -> _Begun | None:
+    """Reads the next batch and lets it be decoded; None if there is none."""
+    raw = next(batches, None)
+    if raw is None:
+        return None
+    begun = _Begun(raw, [], {})
+    for position, image in enumerate(raw.images):
+        if isinstance(image, str) or image.dim() == 3:
+            continue
+        address, size = image.data_ptr(), image.numel()
+        if not _C.is_plain_jpeg(address, size):
+            begun.others[position] = pool.submit(decode, image)
+            continue
+        try:
+            height, width, _ = _C.jpeg_size(address, size)
+        except DecodeError as error:  # too large
+            raw.images[position] = str(error)
+        else:
+            begun.left.append(LeftImage(position, image, height, width, (0, 0, height, width)))
+    if begun.left:
+        decoder.start(begun.left)
+    return begun

@@ -20,8 +20,8 @@ from torch.utils.dlpack import from_dlpack
 
 from fastssl._native import _C, DecodeError, philox
 from fastssl.pipelines.dali_modules import dali, fn
-from fastssl.pipelines.readers import RawBatch, Share
-from fastssl.pipelines.tar_index import TarSample, samples_of, tar_members, write_index
+from fastssl.pipelines.readers import RawBatch, Share, check_rgb
+from fastssl.pipelines.tar_index import samples_of, tar_members, write_index
 from fastssl.transforms._checks import check_whole
 
 __all__ = ["FileReader", "WebdatasetReader"]
@@ -38,13 +38,15 @@ class FileReader:
     DALI is given is shuffled already.
 
     Args:
-        files: Paths; or a folder such as `fastssl.data.ImageFolder("photos/")`, whose `paths`, `targets` and names are taken.
-        targets: One a file; None for those of the folder, or 0.
-        shuffle, seed, shard, shards, drop_last: See `fastssl.pipelines.readers.Share`.
+        files: Paths; or a Source whose images are files, such as `fastssl.data.ImageFolder("photos/")`, with its targets and
+            names.
+        targets: One a file; None for those of the source, or 0.
+        shuffle, seed, shard_id, num_shards, drop_last: See `fastssl.pipelines.readers.Share`.
 
     Raises:
-        TypeError: files is a single path, or no sequence.
-        ValueError: There is no file, there are not as many targets, or an argument is out of its range.
+        TypeError: files is a single path, or no sequence of paths, or a Source with images that are no files.
+        ValueError: There is no file, there are not as many targets, the source's images are not 8-bit RGB, or an argument is out
+            of its range.
     """
 
     def __init__(
@@ -54,26 +56,36 @@ class FileReader:
         *,
         shuffle: bool = False,
         seed: int = 0,
-        shard: int = 0,
-        shards: int = 1,
+        shard_id: int = 0,
+        num_shards: int = 1,
         drop_last: bool = False,
     ) -> None:
-        paths = getattr(files, "paths", files)
-        if isinstance(files, str | os.PathLike) or not isinstance(paths, Sequence):
+        is_source = hasattr(files, "paths_of")
+        paths = files.paths_of(torch.arange(len(files), device="cpu")) if is_source else files
+        if isinstance(paths, str | os.PathLike) or not isinstance(paths, Sequence):
             raise TypeError(
                 f"FileReader: got {files!r}; it takes a list of paths, or a folder as fastssl.data.ImageFolder(path)."
             )
-        self._paths = [os.fspath(path) for path in paths]
-        if not self._paths:
+        for i, path in enumerate(paths):
+            if not isinstance(path, str | os.PathLike):
+                raise TypeError(
+                    f"FileReader: image {i} is {type(path).__name__} and no path of a file; for what holds images in another way "
+                    "write fastssl.data.SourceReader(source)."
+                )
+        if not paths:
             raise ValueError("FileReader: the list of files is empty.")
+        self._paths = [os.fspath(path) for path in paths]
+        if is_source:
+            check_rgb("FileReader", files.channels, files.mode)
         if targets is None:
-            targets = getattr(files, "targets", [0] * len(self._paths))
+            everything = torch.arange(len(self._paths), device="cpu")
+            targets = files.targets_of(everything).tolist() if is_source else [0] * len(self._paths)
         self._targets = [int(target) for target in targets]
         if len(self._targets) != len(self._paths):
             raise ValueError(f"FileReader: {len(self._paths)} files need as many targets, got {len(self._targets)}.")
-        self._share = Share("FileReader", bool(shuffle), seed, shard, shards, bool(drop_last))
+        self._share = Share("FileReader", bool(shuffle), seed, shard_id, num_shards, bool(drop_last))
         self._share.check(len(self._paths))
-        self._filename = files.filename if hasattr(files, "filename") else self._paths.__getitem__
+        self._filename = files.filename if is_source else self._paths.__getitem__
 
     def __len__(self) -> int:
         """Files, of all shards."""
@@ -87,15 +99,17 @@ class FileReader:
         order = self._share.permutation(epoch, len(self))[first:last].tolist()
         given = max(1, _FILES // batch_size) * batch_size
         pipeline: Any = None
+        until = 0  # where what this pipeline was given ends
         for at in range(0, len(order), batch_size):
             which = order[at : at + batch_size]
-            try:
-                if pipeline is None or at % given == 0:
-                    until = (at // given + 1) * given
-                    pipeline = self._pipeline(order[at:until], batch_size, threads)
-                images = _run(pipeline, len(which))
-            except UnicodeEncodeError:
-                images = None
+            if pipeline is None or at == until:
+                files = [self._paths[i] for i in order[at : at + given]]
+                strange = next((i for i, file in enumerate(files) if not _is_text(file)), len(files))
+                if strange < len(files):
+                    del files[strange // batch_size * batch_size :]  # its batch, and those after it
+                until = at + len(files)
+                pipeline = self._pipeline(files, batch_size, threads) if files else None
+            images = None if pipeline is None else _run(pipeline, len(which))
             if images is None:
                 pipeline, images = None, [_read(self._paths[i]) for i in which]
             yield RawBatch(
@@ -106,11 +120,8 @@ class FileReader:
                 [self._filename(i) for i in which],
             )
 
-    def _pipeline(self, which: list[int], batch_size: int, threads: int) -> Any:
-        files = [self._paths[i] for i in which]
-        for file in files:
-            file.encode()  # DALI takes no name that is not text
-        pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=None)
+    def _pipeline(self, files: list[str], batch_size: int, threads: int) -> Any:
+        pipeline = _reading(batch_size, threads)
         with pipeline:
             data, _ = fn.readers.file(
                 files=files,
@@ -132,13 +143,13 @@ class WebdatasetReader:
 
     Args:
         archives: Paths.
-        images: Extensions of what is an image, in lower case.
+        images: Extensions of what is an image, in lower case, without a dot before them.
         targets: Extensions of the file with the target, a whole number in digits; () for none, and targets of 0.
         initial_fill: Samples of the window.
-        shuffle, seed, shard, shards, drop_last: See `fastssl.pipelines.readers.Share`.
+        shuffle, seed, shard_id, num_shards, drop_last: See `fastssl.pipelines.readers.Share`.
 
     Raises:
-        TypeError: archives is a single path, or no sequence.
+        TypeError: archives is a single path, or no sequence; images or targets is no list of extensions.
         ValueError: There is no archive, or no sample in them, or an argument is out of its range.
         DecodeError: An archive cannot be read, or is truncated. Names it.
     """
@@ -152,44 +163,50 @@ class WebdatasetReader:
         initial_fill: int = 1024,
         shuffle: bool = False,
         seed: int = 0,
-        shard: int = 0,
-        shards: int = 1,
+        shard_id: int = 0,
+        num_shards: int = 1,
         drop_last: bool = False,
     ) -> None:
         if isinstance(archives, str | os.PathLike) or not isinstance(archives, Sequence):
             raise TypeError(f"WebdatasetReader: got {archives!r}; it takes a list of paths of tar archives.")
         if not archives:
             raise ValueError("WebdatasetReader: the list of archives is empty.")
-        self._share = Share("WebdatasetReader", bool(shuffle), seed, shard, shards, bool(drop_last))
+        self._share = Share("WebdatasetReader", bool(shuffle), seed, shard_id, num_shards, bool(drop_last))
         self._fill = check_whole("WebdatasetReader", "initial_fill", initial_fill, 1)
+        _check_extensions("images", images)
+        _check_extensions("targets", targets)
         self._with_targets = bool(targets)
-        self._images = ", ".join(images)
-        self._samples: list[TarSample] = []
-        self._archive: list[str] = []  # of each sample
+        self._images = ", .".join(images)
+        # Of each sample; not the samples themselves, which take seven times the memory: an ImageNet has a million.
+        self._names: list[str] = []
+        self._archive: list[str] = []
+        self._has_image, self._has_target = bytearray(), bytearray()
         self._indexed: list[tuple[str, str]] = []  # archives and their indices
         folder = tempfile.mkdtemp(prefix="fastssl-")
         weakref.finalize(self, _remove, folder, os.getpid())
         for number, archive in enumerate([os.fspath(archive) for archive in archives]):
-            if archive.encode(errors="replace") != os.fsencode(archive):
+            if not _is_text(archive):
                 raise ValueError(
                     f"WebdatasetReader: {archive!r} is not UTF-8, and DALI takes no other path; rename it."
                 )
             samples = list(samples_of(tar_members(archive), images, targets))
             if samples:  # DALI takes no empty index
                 index = os.path.join(folder, f"{number}.idx")
-                write_index(index, samples, len(self._samples))
+                write_index(index, samples, len(self._names))
                 self._indexed.append((archive, index))
-                self._samples += samples
+                self._names += [sample.image.name if sample.image else sample.name for sample in samples]
                 self._archive += [archive] * len(samples)
-        if not self._samples:
+                self._has_image += bytes(sample.image is not None for sample in samples)
+                self._has_target += bytes(sample.target is not None for sample in samples)
+        if not self._names:
             raise ValueError(
                 f"WebdatasetReader: no sample in {len(archives)} archives; looked for files that end in .{self._images}."
             )
-        self._share.check(len(self._samples))
+        self._share.check(len(self._names))
 
     def __len__(self) -> int:
         """Samples, of all shards."""
-        return len(self._samples)
+        return len(self._names)
 
     def count(self, batch_size: int) -> int:
         return self._share.count(len(self), batch_size)
@@ -211,7 +228,7 @@ class WebdatasetReader:
     def _pipeline(self, indexed: list[tuple[str, str]], epoch: int, batch_size: int, threads: int) -> Any:
         share = self._share
         key = (share.seed & 0xFFFFFFFF, share.seed >> 32)
-        pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=None)
+        pipeline = _reading(batch_size, threads)
         with pipeline:
             outputs = fn.readers.webdataset(
                 paths=[archive for archive, _ in indexed],
@@ -220,8 +237,8 @@ class WebdatasetReader:
                 random_shuffle=share.shuffle,
                 initial_fill=self._fill,
                 seed=philox((epoch, 0, 0, 0), key)[0] >> 1,
-                shard_id=share.shard,
-                num_shards=share.shards,
+                shard_id=share.shard_id,
+                num_shards=share.num_shards,
                 stick_to_shard=True,
                 pad_last_batch=True,  # so that what is read ahead at the end is of this shard, too
                 dont_use_mmap=True,  # as above
@@ -234,18 +251,44 @@ class WebdatasetReader:
         batch = RawBatch([], [], [], [], [])
         for image, target in zip(images, targets, strict=True):
             number = int((image.source_info() or target.source_info()).rpartition(":")[2])
-            sample = self._samples[number]
-            data = _encoded(image) if sample.image else f"the sample has no image: no file that ends in .{self._images}"
-            value = _target(target) if sample.target else 0 if not self._with_targets else None
+            name = self._names[number]
+            data = (
+                _encoded(image)
+                if self._has_image[number]
+                else f"the sample has no image: no file that ends in .{self._images}"
+            )
+            value = _target(target) if self._has_target[number] else 0 if not self._with_targets else None
             if value is None and not isinstance(data, str):
                 data = "the sample has no target that is a whole number; for data without targets write targets=()"
             batch.images.append(data)
             batch.targets.append(value or 0)
             batch.indices.append(number)
-            name = sample.image.name if sample.image else sample.name
             batch.names.append(f"{self._archive[number]}: {name}")
             batch.filenames.append(name)
         return batch
+
+
+def _check_extensions(name: str, extensions: Any) -> None:
+    fits = isinstance(extensions, Sequence) and not isinstance(extensions, str)
+    if not fits or not all(isinstance(e, str) and e and e == e.lower() and not e.startswith(".") for e in extensions):
+        raise TypeError(
+            f"WebdatasetReader: {name}={extensions!r} must be a list of extensions in lower case, without a dot before them, as "
+            "('jpg', 'png')."
+        )
+
+
+def _is_text(path: str) -> bool:
+    """Whether it is UTF-8: DALI takes no other path."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _reading(batch_size: int, threads: int) -> Any:
+    # The dynamic executor gives each batch memory of its own, which lives as long as somebody holds a sample of it.
+    return dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=None, exec_dynamic=True)
 
 
 def _remove(folder: str, owner: int) -> None:

@@ -13,7 +13,7 @@ from fastssl._native import _C
 from fastssl.transforms._checks import check_whole
 from fastssl.transforms.plan import check_key
 
-__all__ = ["RawBatch", "Reader", "Share"]
+__all__ = ["RawBatch", "Reader", "Share", "check_rgb"]
 
 
 @dataclass
@@ -55,9 +55,10 @@ class Share:
         who: Opens errors.
         shuffle: Whether each epoch has its own order.
         seed: Of the order, 0 to 2^64 - 1; the same for all shards.
-        shard, shards: The part of each epoch's order that is this reader's: of n samples those from n * shard // shards on.
-        drop_last: Whether a last batch that is not full is left out. All shards then have as many batches, of
-            (n // shards) // batch_size; else their numbers may differ by one.
+        shard_id, num_shards: The part of each epoch's order that is this reader's, the same as that of DALI's readers: of n
+            samples those from n * shard_id // num_shards on, up to where the next one's begin.
+        drop_last: Whether a last batch that is not full is left out. All shards then have the same number of batches,
+            (n // num_shards) // batch_size; else their numbers may differ by one.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -66,20 +67,20 @@ class Share:
     who: str
     shuffle: bool
     seed: int
-    shard: int
-    shards: int
+    shard_id: int
+    num_shards: int
     drop_last: bool
 
     def __post_init__(self) -> None:
         check_key(self.who, self.seed, 0)
-        check_whole(self.who, "shards", self.shards, 1)
-        check_whole(self.who, "shard", self.shard, 0, self.shards - 1)
+        check_whole(self.who, "num_shards", self.num_shards, 1)
+        check_whole(self.who, "shard_id", self.shard_id, 0, self.num_shards - 1)
 
     def check(self, length: int) -> None:
         """Raises ValueError where a shard would be empty."""
-        if length < self.shards:
+        if length < self.num_shards:
             raise ValueError(
-                f"{self.who}: shards={self.shards} is more than there are samples, {length}; some shards would be empty."
+                f"{self.who}: num_shards={self.num_shards} is more than there are samples, {length}; some shards would be empty."
             )
 
     def permutation(self, epoch: int, length: int) -> Tensor:
@@ -93,12 +94,21 @@ class Share:
 
     def bounds(self, length: int, batch_size: int) -> tuple[int, int]:
         """First and last place, itself excluded, of what is taken of an order of that length."""
-        first, last = length * self.shard // self.shards, length * (self.shard + 1) // self.shards
+        first, last = (length * shard // self.num_shards for shard in (self.shard_id, self.shard_id + 1))
         if self.drop_last:
-            last = first + length // self.shards // batch_size * batch_size
+            last = first + length // self.num_shards // batch_size * batch_size
         return first, last
 
     def count(self, length: int, batch_size: int) -> int:
         """Batches of an epoch."""
         first, last = self.bounds(length, batch_size)
         return -(-(last - first) // batch_size)
+
+
+def check_rgb(who: str, channels: int, mode: str) -> None:
+    """Raises ValueError where a source's images are not to be decoded to 8-bit RGB."""
+    if channels != 3 or mode != "RGB":
+        raise ValueError(
+            f"{who}: the source has channels={channels}, mode={mode!r}; DALI's pipelines are for 8-bit RGB images. "
+            "fastssl.Loader takes others."
+        )
