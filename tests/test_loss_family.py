@@ -36,6 +36,12 @@ large = st.sampled_from([255, 257, 515])
 biases = st.sampled_from([-10.0, -1.0, 0.0, 3.0])
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that a few rows make many of them."""

@@ -19,6 +19,12 @@ from fastssl.loss import _operators, _sigmoid, _tiles, info_nce, ntxent
 from fastssl.loss._operators import Sums, contrastive_sums
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 def by_definition(
     query: Tensor,
     key: Tensor | None,
