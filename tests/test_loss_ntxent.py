@@ -22,6 +22,7 @@ from fastssl.loss import NTXentLoss, _tiles, ntxent
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that a few rows make many of them."""
     monkeypatch.setattr(_tiles, "CPU_TILE", (3, 6))
+    monkeypatch.setattr("fastssl.loss._pairs.SMALL_MATRIX", 0)
     monkeypatch.setattr(_tiles, "GPU_TILE", (3, 6))
 
 
