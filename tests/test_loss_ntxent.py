@@ -64,6 +64,19 @@ def test_ntxent_is_as_exact_as_plain_torch_over_many_tiles(
 
 
 @pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("width, dtype", [(1, torch.float32), (1030, torch.float32), (1030, torch.bfloat16)])
+def test_ntxent_of_1031_images_is_as_exact_as_plain_torch(device: str, dtype: torch.dtype, width: int) -> None:
+    z = rows(2 * 1031, width, dtype, device=device)
+    assert_as_exact_as_plain(
+        lambda x, t: ntxent(x, t),
+        lambda x, t: reference.plain_ntxent(x, t),
+        lambda x, t: reference.plain_ntxent(x, t),
+        [z, torch.tensor(0.07, dtype=dtype, device=device)],
+        1 / 0.07,
+    )
+
+
+@pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize("t", [0.01, 0.1])
 @pytest.mark.parametrize("pairs, width", [(1, 1), (1, 3), (4, 2), (7, 5), (8, 32), (13, 17)])
 @pytest.mark.usefixtures("small_tiles")
