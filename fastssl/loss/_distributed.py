@@ -1,76 +1,338 @@
-"""NT-Xent over the rows of all processes of the default group, exact under DistributedDataParallel.
+"""The contrastive engine over the rows of all processes of the default group, exact under DistributedDataParallel.
 
-Every process owns its rows' losses and its rows' gradients. Forward gathers the rows, backward two numbers a row (the
-weight over the sum, and the shift): with them a process computes what the other processes' losses contribute to its
-own rows, so gradients are never exchanged (the usual way, a reduce-scatter of the gradient in all rows, moves D
-numbers a row).
+Every process owns the losses of its rows and the gradients in its rows. The forward pass gathers the rows as they are,
+the backward pass a few numbers a row (logarithm of the sum, its gradient): with them a process computes what the
+other processes' losses contribute to its own rows, so gradients are never exchanged (the usual way, a reduce-scatter
+of the gradient in all rows, moves D numbers a row). Rows are gathered in their own type and normalized where they
+arrive: as many bytes as normalized rows of that type, and no rounding.
+
+The mean over the processes, of value and gradient alike, is that of the whole batch; a process's own value is weighted
+by its share where processes hold unlike numbers of rows.
+
+Collectives are in the bodies of operators, so torch.compile sees no graph break.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import math
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
 from torch import Tensor
 
-from fastssl.loss import _tiles
-from fastssl.loss._operators import refuse_second_derivative
-from fastssl.models._gather import gather_rows
+from fastssl.loss._classes import Classes
+from fastssl.loss._operators import backend_of, refuse_forward_mode, refuse_second_derivative
+from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
+from fastssl.models._gather import gather_counts, gather_rows, world_size
 
-__all__ = ["ntxent_mean"]
+__all__ = ["GatheredSums", "alike", "gather", "gathered_sums", "own_part", "towers"]
 
 
-@torch.compiler.disable
-def ntxent_mean(z: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of this process's rows, (2B, D), against the rows of all processes: (), in the working dtype.
+class GatheredSums(NamedTuple):
+    """What `gathered_sums` returns, for the rows of this process."""
 
-    The mean of this process's losses where all processes have as many rows; else their sum over the mean number of
-    rows of a process, so that the mean over the processes, of value and gradient alike, is always that of the whole
-    batch.
+    rows: Tensor  # (N,), logarithm of the sum over the allowed keys of all processes
+    columns: Tensor  # (N,), logarithm of the sum over the allowed queries of all processes; (0,) without
+    products: Tensor  # (N,), cosine with the positive, or sum of the cosines with all positives
+    share: float  # rows of a process, on average: what to divide the sum of this process's losses by
+    labels: Tensor  # (T,), of the rows of all processes; (0,) without
+
+
+def gathered_sums(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    *,
+    views: int = 1,
+    columns: bool = False,
+    labels: Tensor | None = None,
+) -> GatheredSums:
+    """The sums that `contrastive_sums` has, of this process's rows over the rows of all processes.
+
+    Every process must call this. What is positive, and what is left out of the sums:
+
+        key given: key i is the positive of query i, and left out.
+        views=V: rows i, i + N / V, ... of a process are each other's positives; of two views the positive is left out,
+            of more the row itself alone, as the positives stand in each other's denominators.
+        labels given: rows of one label are each other's positives; the row itself is left out.
+
+    Args:
+        query: This process's queries, (N, D).
+        key: This process's keys, (N, D); None: the queries.
+        scale: As for `contrastive_sums`. Its gradient is exact in the mean over the processes.
+        views: See above.
+        columns: Whether to sum over columns, too.
+        labels: Of this process's rows, (N,), int64.
+
+    Raises:
+        ValueError: A process has no row, or rows of another width or type than the others.
     """
-    losses, rows_per_process = _NTXentOfAllProcesses.apply(z, temperature)
-    return losses.sum() / rows_per_process
+    if key is not None:
+        query, key = alike(query, key)
+    refuse_forward_mode(query, key, scale)
+    everyone, counts = gather(query if key is None else torch.cat([query, key], dim=1))
+    all_labels = None if labels is None else _gather_labels(labels, everyone, counts)
+    rows, column_values, products = _sums(query, key, scale, everyone, counts, all_labels, views, columns)
+    share = everyone.shape[0] / world_size()
+    return GatheredSums(rows, column_values, products, share, counts[:0] if all_labels is None else all_labels)
 
 
-class _NTXentOfAllProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, temperature: float) -> tuple[Tensor, float]:
-        rank = torch.distributed.get_rank()
-        gathered = gather_rows(z.detach())
-        with torch.autocast(z.device.type, enabled=False):
-            units = [_tiles.unit_rows(rows)[0] for rows in gathered]
-            remote = units[:rank] + units[rank + 1 :]
-            losses, stats = _tiles.ntxent_forward(units[rank], remote, temperature)
-        ctx.save_for_backward(z, losses, stats, *gathered)
-        ctx.temperature, ctx.rank = temperature, rank
-        return losses, sum(len(rows) for rows in gathered) / len(gathered)
+def alike(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """The two in one type, to travel beside each other: where theirs differ, that in which one process computes."""
+    if query.dtype == key.dtype:
+        return query, key
+    dtype = working_dtype(query.dtype)
+    return query.to(dtype), key.to(dtype)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, None]:
-        z, losses, (total, shift), *gathered = ctx.saved_tensors
-        rank = ctx.rank
-        with torch.autocast(z.device.type, enabled=False), torch.no_grad():
-            own_stats = torch.stack([grad / total, shift])
-            all_stats = [stats.t() for stats in gather_rows(own_stats.t().contiguous())]
-            unit, norm = _tiles.unit_rows(gathered[rank])
-            remote = (
-                (_tiles.unit_rows(gathered[other])[0], all_stats[other])
-                for other in range(len(gathered))
-                if other != rank
+
+def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of all processes in their order, (T, D), without gradient, and how many each has, (processes,)."""
+    return _gather(rows.detach())
+
+
+@torch.library.custom_op("fastssl::gather_rows", mutates_args=())
+def _gather(rows: Tensor) -> tuple[Tensor, Tensor]:
+    counts = gather_counts(rows)
+    return torch.cat(gather_rows(rows, counts)), torch.tensor(counts)
+
+
+@_gather.register_fake
+def _(rows: Tensor) -> tuple[Tensor, Tensor]:
+    total = torch.library.get_ctx().new_dynamic_size()
+    return rows.new_empty(total, rows.shape[1]), torch.empty(world_size(), dtype=torch.int64)
+
+
+@torch.library.custom_op("fastssl::gather_labels", mutates_args=())
+def _gather_labels(labels: Tensor, everyone: Tensor, counts: Tensor) -> Tensor:
+    """Labels of the rows of all processes, (T,)."""
+    return torch.cat(gather_rows(labels[:, None], counts.tolist())).flatten()
+
+
+@_gather_labels.register_fake
+def _(labels: Tensor, everyone: Tensor, counts: Tensor) -> Tensor:
+    return labels.new_empty(everyone.shape[0])
+
+
+@torch.library.custom_op("fastssl::contrastive_of_processes", mutates_args=())
+def _sums(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    everyone: Tensor,
+    counts: Tensor,
+    labels: Tensor | None,
+    views: int,
+    columns: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(query.device.type, enabled=False):
+        all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
+        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device)
+
+        def row_sums(own: Tensor, others: Tensor) -> Tensor:
+            ids = (own_ids, all_ids, None)
+            return backend_of(own, others).forward(own, others, scale, *ids, False, True, True)[0]
+
+        rows = row_sums(query, all_keys)
+        column_values = row_sums(key, all_queries) if columns and key is not None else rows.new_empty(0)
+        return rows, column_values, _Positives(query, key, everyone, counts, labels, views).products()
+
+
+@_sums.register_fake
+def _(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    everyone: Tensor,
+    counts: Tensor,
+    labels: Tensor | None,
+    views: int,
+    columns: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    count = query.shape[0]
+    return (
+        scale.new_empty(count),
+        scale.new_empty(count if columns and key is not None else 0),
+        scale.new_empty(count),
+    )
+
+
+@torch.library.custom_op("fastssl::contrastive_of_processes_backward", mutates_args=())
+def _backward(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    everyone: Tensor,
+    counts: Tensor,
+    labels: Tensor | None,
+    views: int,
+    rows: Tensor,
+    columns: Tensor,
+    grad_rows: Tensor,
+    grad_columns: Tensor,
+    grad_products: Tensor,
+    needs_query: bool,
+    needs_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(query.device.type, enabled=False):
+        all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
+        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device)
+        positives = _Positives(query, key, everyone, counts, labels, views)
+        stats = [rows, grad_rows]
+        if len(columns):
+            stats += [columns, grad_columns]
+        if labels is not None:
+            stats.append(grad_products)
+        of_all = iter(torch.cat(gather_rows(torch.stack(stats, dim=1), counts.tolist())).t().contiguous())
+        all_rows, all_grad_rows = next(of_all), next(of_all)
+
+        def gradient(
+            own: Tensor, others: Tensor, row_stats: tuple[Tensor, Tensor], column_stats: tuple[Tensor, Tensor] | None
+        ) -> tuple[Tensor, Tensor]:
+            sums, grads = row_stats
+            column_sums, column_grads = column_stats or (sums.new_empty(0), sums.new_empty(0))
+            options = (own_ids, all_ids, None, column_stats is not None, True, True)
+            values = (sums, column_sums, grads, sums.new_empty(0), column_grads)
+            grad_own, _, grad_scale = backend_of(own, others).backward(
+                own, others, scale, *options, *values, True, False
             )
-            grad_unit = _tiles.ntxent_backward(unit, losses, grad, own_stats, remote, ctx.temperature)
-            grad_z = _tiles.unit_rows_backward(grad_unit, unit, norm, z.dtype)
-        return _OnceDifferentiable.apply(grad_z, z, grad), None
+            return grad_own, grad_scale
+
+        if key is None:
+            grad_query, grad_scale = gradient(query, everyone, (rows, grad_rows), (all_rows, all_grad_rows))
+            grad_scale = grad_scale / 2  # every entry counts for its row and, elsewhere, for its column
+            (added,) = positives.backward(grad_products if labels is None else next(of_all))
+            return _sum(grad_query, added), query.new_empty(0, query.shape[1]), grad_scale
+        has_columns = len(columns) > 0
+        column_stats = (next(of_all), next(of_all)) if has_columns else None
+        # A sum of nothing has no gradient.
+        own_columns = (columns, grad_columns) if has_columns else (torch.full_like(rows, -math.inf), grad_rows)
+        to_query, to_key = positives.backward(grad_products)
+        grad_query, grad_key = query.new_empty(0, query.shape[1]), key.new_empty(0, key.shape[1])
+        # Over all processes, either side makes the whole gradient in the scale.
+        if needs_key:
+            of_sums, grad_scale = gradient(key, all_queries, own_columns, (all_rows, all_grad_rows))
+            grad_key = _sum(of_sums, to_key)
+        if needs_query or not needs_key:
+            of_sums, grad_scale = gradient(query, all_keys, (rows, grad_rows), column_stats)
+            grad_query = _sum(of_sums, to_query)
+        return grad_query, grad_key, grad_scale
 
 
-class _OnceDifferentiable(torch.autograd.Function):
-    """A gradient, made to depend on what it was computed from, so that its own gradient is an error and not zero."""
+@_backward.register_fake
+def _(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    everyone: Tensor,
+    counts: Tensor,
+    labels: Tensor | None,
+    views: int,
+    rows: Tensor,
+    columns: Tensor,
+    grad_rows: Tensor,
+    grad_columns: Tensor,
+    grad_products: Tensor,
+    needs_query: bool,
+    needs_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    none = (0, query.shape[1])
+    if key is None:
+        return query.new_empty(query.shape), query.new_empty(none), scale.new_empty(())
+    of_query = query.new_empty(query.shape if needs_query or not needs_key else none)
+    return of_query, key.new_empty(key.shape if needs_key else none), scale.new_empty(())
 
-    @staticmethod
-    def forward(ctx: Any, result: Tensor, *inputs: Tensor) -> Tensor:
-        return result.view_as(result)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
-        refuse_second_derivative(ctx, *grads)
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    query, key, scale, everyone, counts, labels, ctx.views, _ = inputs
+    rows, columns, _ = output
+    ctx.save_for_backward(query, key, scale, everyone, counts, labels, rows, columns)
+
+
+def _differentiate(
+    ctx: Any, grad_rows: Tensor, grad_columns: Tensor, grad_products: Tensor
+) -> tuple[Tensor | None, ...]:
+    query, key, scale, everyone, counts, labels, rows, columns = ctx.saved_tensors
+    needs = ctx.needs_input_grad[:3]
+    sums = (rows, columns, grad_rows, grad_columns, grad_products)
+    grads = _backward(query, key, scale, everyone, counts, labels, ctx.views, *sums, *needs[:2])
+    return *(grad if needed else None for grad, needed in zip(grads, needs, strict=True)), *(None,) * 5
+
+
+_sums.register_autograd(_differentiate, setup_context=_keep)
+_backward.register_autograd(refuse_second_derivative)
+
+
+def towers(everyone: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys of all processes, of (T, 2 D)."""
+    queries, keys = everyone.chunk(2, dim=1)
+    return queries.contiguous(), keys.contiguous()
+
+
+def own_part(counts: Tensor) -> slice:
+    """This process's part of the rows of all."""
+    rank = torch.distributed.get_rank()
+    start = int(counts[:rank].sum())
+    return slice(start, start + int(counts[rank]))
+
+
+def _ids(counts: Tensor, repeats: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids of this process's rows and of all rows; rows i and i + count / repeats of a process have the same."""
+    first, ids = 0, []
+    for count in counts.tolist():
+        images = count // repeats
+        ids.append(first + torch.arange(count, device=device) % images)
+        first += images
+    return ids[torch.distributed.get_rank()], torch.cat(ids)
+
+
+def _sum(rounded: Tensor, exact: Tensor) -> Tensor:
+    """Sum of two gradients, in the type of the first."""
+    return (rounded.to(exact.dtype) + exact).to(rounded.dtype)
+
+
+class _Positives:
+    """Sum of the products of each row of this process with its positives, and what a gradient in it is in the rows."""
+
+    def __init__(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        everyone: Tensor,
+        counts: Tensor,
+        labels: Tensor | None,
+        views: int,
+    ) -> None:
+        self._dtype, self._within, self._views = working_dtype(query.dtype), query.dtype, views
+        self._own = slice(None) if labels is None else own_part(counts)
+        self._classes = None if labels is None else Classes(labels)
+        self._unit, self._norm = unit_rows(query if labels is None else everyone, self._dtype)
+        self._key = None if key is None else unit_rows(key, self._dtype)
+
+    def products(self) -> Tensor:
+        own = self._unit[self._own]
+        others = self._groups(self._unit) - own if self._key is None else self._key[0]
+        return (own * others).sum(dim=1)
+
+    def backward(self, grads: Tensor) -> list[Tensor]:
+        """Gradients in this process's rows, queries and keys, given those in the products.
+
+        With labels, a row is a positive of other processes' rows, too: grads are then those of all processes, (T,).
+        """
+        own, pull = self._unit[self._own], grads[:, None]
+        if self._key is not None:
+            key, norm = self._key
+            return [
+                unit_rows_backward(pull * key, own, self._norm, self._dtype, self._within),
+                unit_rows_backward(pull * own, key, norm, self._dtype, self._within),
+            ]
+        as_anchor = pull[self._own] * (self._groups(self._unit) - own)
+        as_positive = self._groups(pull * self._unit) - pull[self._own] * own
+        norm = self._norm[self._own]
+        return [unit_rows_backward(as_anchor + as_positive, own, norm, self._dtype, self._within)]
+
+    def _groups(self, rows: Tensor) -> Tensor:
+        """For each row of this process the sum of all rows that are its positives, and of itself."""
+        if self._classes is not None:
+            return self._classes.sums(rows)[self._own]
+        return rows.view(self._views, -1, rows.shape[1]).sum(dim=0).repeat(self._views, 1)

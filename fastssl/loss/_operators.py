@@ -1,130 +1,387 @@
-"""The contrastive losses of one process as torch.library operators: opaque to torch.compile, differentiable once.
+"""The contrastive engine as torch.library operators: opaque to torch.compile, differentiable once.
+
+All contrastive losses here are plain torch on top of one function, `contrastive_sums`. What computes it is a backend:
+a module with `forward` and `backward` on plain tensors, chosen by `backend_of`.
 
 Bodies run under no autocast: the logits are float32 at least, whatever the type of the embeddings.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from fastssl.loss import _tiles
+from fastssl.loss._checks import FLOATS
+from fastssl.loss._rows import number, unit_rows, unit_rows_backward, working_dtype
 
-__all__ = ["infonce_losses", "ntxent_losses", "refuse_second_derivative"]
+__all__ = [
+    "Sums",
+    "backend_of",
+    "contrastive_sums",
+    "refuse_forward_mode",
+    "refuse_second_derivative",
+    "softplus",
+    "unit",
+]
 
 
-def ntxent_losses(z: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of every row of z, (2B, D): (2B,), in the working dtype; rows i and i + B are views of one image."""
-    losses, _ = _ntxent(z, temperature)
-    return losses
+class Sums(NamedTuple):
+    """What `contrastive_sums` returns, float32, or float64 where the queries are."""
+
+    rows: Tensor  # (N,), logarithm of the sum over the allowed keys; -inf where none is allowed
+    positives: Tensor  # (N,), the logit of the positive; (0,) without
+    columns: Tensor  # (M,), logarithm of the sum over the allowed queries; (0,) without
 
 
-def infonce_losses(query: Tensor, key: Tensor, bank: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of every row of query, (B, D), with its row of key against the rows of bank, (M, D): (B,).
+def contrastive_sums(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor | float,
+    *,
+    query_ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
+    positive: int | None = None,
+    columns: bool = False,
+    normalize_query: bool = True,
+    normalize_key: bool = True,
+) -> Sums:
+    """Logarithms of the sums of exp(S) over rows and columns of S = scale * query @ key^T, which is never stored.
 
-    query and key are normalized, bank is taken as it is, and is not kept for the backward pass, so it may change after
-    the call.
+    Differentiable once, in query, key and scale, from all three outputs. Memory is O((N + M) D).
+
+    Args:
+        query: (N, D), float16, bfloat16, float32 or float64; N and D at least 1.
+        key: (M, D); None: the queries themselves, for half of the work.
+        scale: 1 / temperature; a tensor of no dimension may require a gradient, and the host does not wait for it.
+        query_ids: (N,), int64. Entries of S whose two ids are equal are left out of the sums.
+        key_ids: (M,), int64; with key=None they are query_ids.
+        positive: If given, key (i + positive) mod M is the positive of query i; M >= N.
+        columns: Whether to sum over columns, too; not with key=None, where they would be the rows.
+        normalize_query: Whether rows are divided by their length first, as by torch.nn.functional.normalize.
+        normalize_key: The same for the keys.
+
+    Where only the sums over rows are asked for and the keys require no gradient, the backward pass does not look at the
+    keys, which may then change before it, as a memory bank does.
+
+    Raises:
+        ValueError: Shapes that do not fit together, ids on one side only, or columns=True with key=None.
+        TypeError: Embeddings that are not of a floating-point type, ids that are not int64.
+        NotImplementedError: Second derivatives, or derivatives in forward mode.
+
+    >>> rows, positives, _ = contrastive_sums(torch.eye(2), None, 1.0, positive=1)
+    >>> rows.exp()  # e + 1
+    tensor([3.7183, 3.7183])
+    >>> positives
+    tensor([0., 0.])
     """
-    with_mean = torch.is_grad_enabled() and query.requires_grad
-    losses, _ = _infonce(query, key, bank, temperature, with_mean)
-    return losses
+    _check(query, key, scale, query_ids, key_ids, positive, columns)
+    scale = number(scale, query)
+    refuse_forward_mode(query, key, scale)
+    if key is not None and query.device.type != "cpu":
+        key = key.to(query.dtype)  # kernels take one type, as a product of matrices under autocast does
+    wanted = torch.is_grad_enabled() and (query.requires_grad or scale.requires_grad)
+    keep = wanted and positive is None and not columns and key is not None and not key.requires_grad
+    rows, positives, column_values, _ = _contrastive(
+        query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, keep
+    )
+    return Sums(rows, positives, column_values)
 
 
-@torch.library.custom_op("fastssl::ntxent", mutates_args=())
-def _ntxent(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    with torch.autocast(z.device.type, enabled=False):
-        unit, _ = _tiles.unit_rows(z)
-        return _tiles.ntxent_forward(unit, [], temperature)
+def backend_of(query: Tensor, key: Tensor | None) -> ModuleType:
+    """What computes the sums of these rows: a module with the functions `forward` and `backward` of _tiles.py.
+
+    Asked of fake tensors, too: looks at no number of theirs.
+    """
+    return _tiles
 
 
-@_ntxent.register_fake
-def _(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    dtype = _tiles.working_dtype(z.dtype)
-    return z.new_empty(z.shape[0], dtype=dtype), z.new_empty((2, z.shape[0]), dtype=dtype)
+def unit(x: Tensor) -> Tensor:
+    """Rows of x divided by their length, as `contrastive_sums` has them: (R, D), float32, or float64 for float64."""
+    refuse_forward_mode(x)
+    return _unit(x)
 
 
-@torch.library.custom_op("fastssl::ntxent_backward", mutates_args=())
-def _ntxent_backward(grad: Tensor, z: Tensor, losses: Tensor, stats: Tensor, temperature: float) -> Tensor:
-    with torch.autocast(z.device.type, enabled=False):
-        unit, norm = _tiles.unit_rows(z)
-        total, shift = stats
-        grad_unit = _tiles.ntxent_backward(unit, losses, grad, torch.stack([grad / total, shift]), [], temperature)
-        return _tiles.unit_rows_backward(grad_unit, unit, norm, z.dtype)
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)); torch's own returns x from 20 on, which float64 notices."""
+    return torch.logaddexp(x, x.new_zeros(()))
 
 
-@_ntxent_backward.register_fake
-def _(grad: Tensor, z: Tensor, losses: Tensor, stats: Tensor, temperature: float) -> Tensor:
-    return z.new_empty(z.shape)
-
-
-@torch.library.custom_op("fastssl::infonce", mutates_args=())
-def _infonce(query: Tensor, key: Tensor, bank: Tensor, temperature: float, with_mean: bool) -> tuple[Tensor, Tensor]:
-    with torch.autocast(query.device.type, enabled=False):
-        unit, _ = _tiles.unit_rows(query)
-        positive, _ = _tiles.unit_rows(key)
-        return _tiles.infonce_forward(unit, positive.to(unit.dtype), bank, temperature, with_mean)
-
-
-@_infonce.register_fake
-def _(query: Tensor, key: Tensor, bank: Tensor, temperature: float, with_mean: bool) -> tuple[Tensor, Tensor]:
-    dtype = _tiles.working_dtype(query.dtype)
-    mean_rows = query.shape[0] if with_mean else 0
-    return query.new_empty(query.shape[0], dtype=dtype), query.new_empty((mean_rows, query.shape[1]), dtype=dtype)
-
-
-@torch.library.custom_op("fastssl::infonce_backward", mutates_args=())
-def _infonce_backward(
-    grad: Tensor, query: Tensor, key: Tensor, losses: Tensor, mean: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    with torch.autocast(query.device.type, enabled=False):
-        unit, norm = _tiles.unit_rows(query)
-        positive, positive_norm = _tiles.unit_rows(key)
-        # The gradient in the logit of the positive, expm1(-loss), is the opposite of that in all negatives together.
-        pull = (grad * torch.expm1(-losses) / temperature)[:, None]
-        grad_query = pull * (positive - mean) if len(mean) else torch.zeros_like(unit)
-        return (
-            _tiles.unit_rows_backward(grad_query, unit, norm, query.dtype),
-            _tiles.unit_rows_backward((pull * unit).to(positive.dtype), positive, positive_norm, key.dtype),
+def _check(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor | float,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+) -> None:
+    """Raises where the arguments of `contrastive_sums` do not fit together."""
+    for name, rows in (("query", query), ("key", query if key is None else key)):
+        if rows.dtype not in FLOATS:
+            raise TypeError(f"contrastive_sums: {name} is of type {rows.dtype} and must be one of {FLOATS}.")
+        if rows.dim() != 2 or rows.shape[0] == 0 or rows.shape[1] == 0 or rows.shape[1] != query.shape[1]:
+            raise ValueError(
+                f"contrastive_sums: query has shape {tuple(query.shape)}, {name} {tuple(rows.shape)}; they must be "
+                "(N, D) and (M, D) with N, M and D at least 1."
+            )
+    if isinstance(scale, Tensor) and scale.dim() != 0:
+        raise ValueError(f"contrastive_sums: scale has shape {tuple(scale.shape)} and must have none; write scale[0].")
+    if columns and key is None:
+        raise ValueError("contrastive_sums: columns=True with key=None; the columns are the rows then, so use rows.")
+    if (query_ids is None and key_ids is not None) or (key_ids is None and key is not None and query_ids is not None):
+        raise ValueError("contrastive_sums: ids of one side only; give query_ids and key_ids, or neither.")
+    if key is None and key_ids is not None and key_ids is not query_ids:
+        raise ValueError("contrastive_sums: key_ids with key=None; the keys are the queries, so leave key_ids out.")
+    for name, ids, rows in (("query_ids", query_ids, query), ("key_ids", key_ids, query if key is None else key)):
+        if ids is not None and ids.dtype != torch.int64:
+            raise TypeError(f"contrastive_sums: {name} is of type {ids.dtype} and must be int64; write {name}.long().")
+        if ids is not None and ids.shape != rows.shape[:1]:
+            raise ValueError(
+                f"contrastive_sums: {name} has shape {tuple(ids.shape)} for {rows.shape[0]} rows; it must have one "
+                "number a row."
+            )
+    if positive is not None and key is not None and key.shape[0] < query.shape[0]:
+        raise ValueError(
+            f"contrastive_sums: positive={positive} with {query.shape[0]} queries and {key.shape[0]} keys; there must "
+            "be as many keys as queries at least."
         )
 
 
-@_infonce_backward.register_fake
+@torch.library.custom_op("fastssl::contrastive", mutates_args=())
+def _contrastive(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sums and, with `keep`, what the backward pass needs in place of the keys: see `_keeps_means`."""
+    with torch.autocast(query.device.type, enabled=False):
+        if keep and key is not None and _keeps_means(query, key):
+            rows, means = _tiles.forward_with_means(
+                query, key, scale, query_ids, key_ids, normalize_query, normalize_key
+            )
+            return rows, rows.new_empty(0), rows.new_empty(0), means
+        rows, positives, column_values = backend_of(query, key).forward(
+            query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key
+        )
+        kept = key.clone() if keep and key is not None else query.new_empty(0, query.shape[1])
+        return rows, positives, column_values, kept
+
+
+@_contrastive.register_fake
 def _(
-    grad: Tensor, query: Tensor, key: Tensor, losses: Tensor, mean: Tensor, temperature: float
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    count, width = query.shape
+    kept = query.new_empty(0, width)
+    if keep and key is not None:
+        kept = scale.new_empty(query.shape) if _keeps_means(query, key) else torch.empty_like(key)
+    return (
+        scale.new_empty(count),
+        scale.new_empty(0 if positive is None else count),
+        scale.new_empty(key.shape[0] if columns and key is not None else 0),
+        kept,
+    )
+
+
+def _keeps_means(query: Tensor, key: Tensor) -> bool:
+    """Whether `keep` means the means of the keys, (N, D), and not a copy of them."""
+    return backend_of(query, key) is _tiles
+
+
+@torch.library.custom_op("fastssl::contrastive_backward", mutates_args=())
+def _contrastive_backward(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+    rows: Tensor,
+    column_values: Tensor,
+    grad_rows: Tensor,
+    grad_positives: Tensor,
+    grad_columns: Tensor,
+    needs_query: bool,
+    needs_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(query.device.type, enabled=False):
+        gradients = backend_of(query, key).backward(
+            query,
+            key,
+            scale,
+            query_ids,
+            key_ids,
+            positive,
+            columns,
+            normalize_query,
+            normalize_key,
+            rows,
+            column_values,
+            grad_rows,
+            grad_positives,
+            grad_columns,
+            needs_query,
+            needs_key,
+        )
+        grad_query, grad_key, grad_scale = gradients
+        of_key = query if key is None else key
+        return (
+            query.new_empty(0, query.shape[1]) if grad_query is None else grad_query,
+            of_key.new_empty(0, query.shape[1]) if grad_key is None else grad_key,
+            grad_scale,
+        )
+
+
+@_contrastive_backward.register_fake
+def _(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+    rows: Tensor,
+    column_values: Tensor,
+    grad_rows: Tensor,
+    grad_positives: Tensor,
+    grad_columns: Tensor,
+    needs_query: bool,
+    needs_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_query = query.new_empty(query.shape if needs_query else (0, query.shape[1]))
+    of_key = query.new_empty(0, query.shape[1])
+    if key is not None:
+        of_key = key.new_empty(key.shape if needs_key else (0, key.shape[1]))
+    return of_query, of_key, scale.new_empty(())
+
+
+@torch.library.custom_op("fastssl::contrastive_backward_of_means", mutates_args=())
+def _means_backward(
+    query: Tensor, scale: Tensor, normalize_query: bool, means: Tensor, grad_rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape)
+    """The same where the means of the keys are known: gradients in query and scale."""
+    with torch.autocast(query.device.type, enabled=False):
+        grad = grad_rows[:, None] * means
+        if not normalize_query:
+            return (grad * scale).to(query.dtype), (grad * query).sum(dtype=torch.float64).to(scale.dtype)
+        unit, norm = unit_rows(query, scale.dtype)
+        grad_scale = (grad * unit).sum(dtype=torch.float64).to(scale.dtype)
+        return unit_rows_backward(grad.mul_(scale), unit, norm, query.dtype), grad_scale
 
 
-def _keep_ntxent(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-    z, ctx.temperature = inputs
-    ctx.save_for_backward(z, *output)
+@_means_backward.register_fake
+def _(query: Tensor, scale: Tensor, normalize_query: bool, means: Tensor, grad_rows: Tensor) -> tuple[Tensor, Tensor]:
+    return query.new_empty(query.shape), scale.new_empty(())
 
 
-def _differentiate_ntxent(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
-    return _ntxent_backward(grad, *ctx.saved_tensors, ctx.temperature), None
+@torch.library.custom_op("fastssl::unit_rows", mutates_args=())
+def _unit(x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return unit_rows(x, working_dtype(x.dtype))[0]
 
 
-def _keep_infonce(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float, bool], output: tuple[Tensor, Tensor]) -> None:
-    query, key, _, ctx.temperature, _ = inputs
-    ctx.save_for_backward(query, key, *output)
+@_unit.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape, dtype=working_dtype(x.dtype))
 
 
-def _differentiate_infonce(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-    grad_query, grad_key = _infonce_backward(grad, *ctx.saved_tensors, ctx.temperature)
-    return grad_query, grad_key, None, None, None
+@torch.library.custom_op("fastssl::unit_rows_backward", mutates_args=())
+def _unit_backward(x: Tensor, grad: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        unit, norm = unit_rows(x, grad.dtype)
+        return unit_rows_backward(grad.clone(), unit, norm, x.dtype)
+
+
+@_unit_backward.register_fake
+def _(x: Tensor, grad: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    query, key, scale, query_ids, key_ids, *ctx.options, keep = inputs
+    rows, _, columns, kept = output
+    ctx.has_means = keep and _keeps_means(query, key)
+    if ctx.has_means:
+        ctx.save_for_backward(query, scale, kept)
+    else:
+        ctx.save_for_backward(query, kept if keep else key, scale, query_ids, key_ids, rows, columns)
+
+
+def _differentiate(
+    ctx: Any, grad_rows: Tensor, grad_positives: Tensor, grad_columns: Tensor, _: Tensor
+) -> tuple[Tensor | None, ...]:
+    positive, columns, normalize_query, normalize_key = ctx.options
+    needs_query, needs_key = ctx.needs_input_grad[:2]
+    grad_key = None
+    if ctx.has_means:
+        query, scale, means = ctx.saved_tensors
+        grad_query, grad_scale = _means_backward(query, scale, normalize_query, means, grad_rows)
+    else:
+        query, key, scale, query_ids, key_ids, rows, column_values = ctx.saved_tensors
+        options = (query_ids, key_ids, positive, columns, normalize_query, normalize_key)
+        values = (rows, column_values, grad_rows, grad_positives, grad_columns)
+        grad_query, grad_key, grad_scale = _contrastive_backward(
+            query, key, scale, *options, *values, needs_query, needs_key
+        )
+    gradients = zip((grad_query, grad_key, grad_scale), ctx.needs_input_grad, strict=False)
+    return *(gradient if needed else None for gradient, needed in gradients), *(None,) * 7
+
+
+def refuse_forward_mode(*inputs: Tensor | None) -> None:
+    """Raises where an input has a tangent, which torch.library's operators would drop without a word."""
+    if any(x is not None and torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+        raise NotImplementedError(
+            "fastssl.loss: a derivative in forward mode was asked for (torch.func.jvp, torch.autograd.forward_ad); the "
+            "fused losses have those of backward() only, so write the loss with torch.nn.functional.cross_entropy on "
+            "z @ z.T."
+        )
 
 
 def refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:
     """The backward pass of a backward pass."""
     raise NotImplementedError(
-        "NTXentLoss: second derivatives were asked for (create_graph=True, then backward); the fused loss has first "
+        "fastssl.loss: second derivatives were asked for (create_graph=True, then backward); the fused losses have first "
         "derivatives only, so for a gradient penalty write the loss with torch.nn.functional.cross_entropy on z @ z.T."
     )
 
 
-_ntxent.register_autograd(_differentiate_ntxent, setup_context=_keep_ntxent)
-_infonce.register_autograd(_differentiate_infonce, setup_context=_keep_infonce)
-_ntxent_backward.register_autograd(refuse_second_derivative)
-_infonce_backward.register_autograd(refuse_second_derivative)
+def _keep_unit(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_unit(ctx: Any, grad: Tensor) -> Tensor:
+    (x,) = ctx.saved_tensors
+    return _unit_backward(x, grad)
+
+
+_contrastive.register_autograd(_differentiate, setup_context=_keep)
+_contrastive_backward.register_autograd(refuse_second_derivative)
+_means_backward.register_autograd(refuse_second_derivative)
+_unit.register_autograd(_differentiate_unit, setup_context=_keep_unit)
+_unit_backward.register_autograd(refuse_second_derivative)

@@ -1,55 +1,46 @@
-"""Contrastive losses and their gradients, tile by tile, so that no similarity matrix is stored.
+"""The logsumexp over the allowed entries of S = scale * query @ key^T and its gradients in plain torch, tile by tile.
 
-Plain functions on plain tensors: no autograd, no checks of arguments, no collectives. What they mean to autograd is in
-_operators.py, what they mean between processes in _distributed.py.
+One of the backends under _operators.py: the one for the CPU, for float64, and for devices without kernels. Plain
+functions on plain tensors: no autograd, no checks of arguments, no collectives. A tile is used while it is in the
+cache and then dropped, so that memory is O(R D).
 
-Rows have unit length, a logit is their product divided by the temperature, and everything here is in base 2 (exp2,
-logits times log2 e), because exp2 takes a quarter of the time of exp in torch's CPU build. Rows i and i + B are the
-two views of image i.
+Everything in here is in base 2 (exp2, logits times log2 e), because exp2 takes a quarter of the time of exp in torch's
+CPU build; what goes in and out is in base e.
 
 Note [Which rows need a maximum]
-    A logit of unit rows lies in [-1/t, 1/t]. For t >= 0.024 neither exp(1/t) nor exp(-1/t) leaves float32, even summed
-    over a million rows, so the sums need no shift at all, and one tile serves both the rows and, transposed, the
-    columns. Below that every row has its own shift, the maximum of its logits, found on the way (`_online_sums`).
-
-Note [Small losses]
-    With N the sum over the negatives and p the exponential of the positive, the loss of a row is log((N + p) / p).
-    Taken as softplus(log N - log p) it keeps its relative accuracy when it is small, and so does the gradient of the
-    positive logit, -N / (N + p) = expm1(-loss). So N is summed without the positive, and the positive is read from the
-    tile itself.
+    A logit lies within |scale| times the largest lengths of a query and a key, 1/t for unit rows. Up to
+    LARGEST_WITHOUT_SHIFT neither exp(1/t) nor exp(-1/t) leaves float32, even summed over a million rows, so the sums
+    need no shift at all, and one exponential serves both a row's sum and a column's. Beyond that every row and every
+    column has its own shift, the maximum of its logits, found on the way (`_OnlineSums`).
 
 Note [One pass of the gradient]
-    dL/dz_i = sum_j H_ij z_j / t with H = G + G^T, G the gradient in the logits. H is symmetric and each of its entries
-    needs the logit and two numbers a row (weight and sum), so a tile above the diagonal gives rows and columns their
-    gradient.
+    With G the gradient in the logits, dq = scale * G k and dk = scale * G^T q, and G_ij is the exponential of the logit
+    times a number of the row plus a number of the column. Where the keys are the queries, dq = scale * (G + G^T) q, and
+    a tile above the diagonal gives both its rows and its columns their part: half of the logits are enough.
+
+Note [The gradient in the scale]
+    It is sum_ij G_ij q_i . k_j, hence the sum of q_i . dq_i / scale: no logit is needed, and none that was left out
+    (-inf) meets the scale.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-__all__ = [
-    "NORM_EPS",
-    "infonce_forward",
-    "ntxent_backward",
-    "ntxent_forward",
-    "unit_rows",
-    "unit_rows_backward",
-    "working_dtype",
-]
+from fastssl.loss._pairs import EqualIds
+from fastssl.loss._rows import add_shifted_rows, in_input, in_use, shifted_rows, working_dtype
 
-# The same as torch.nn.functional.normalize: rows shorter than this are divided by this.
-NORM_EPS = 1e-12
+__all__ = ["backward", "forward", "forward_with_means", "product", "tile_shape"]
 
 # See Note [Which rows need a maximum]: exp(1 / 0.024) is 1.2e18, the largest float32 3.4e38.
-LEAST_TEMPERATURE_WITHOUT_SHIFT = 0.024
+LARGEST_WITHOUT_SHIFT = 1 / 0.024
 
-# Logits a tile holds (rows, columns). On a CPU two tiles of float32 fit the L3 cache beside the rows; a GPU needs more
-# of them to fill its multiprocessors.
+# Logits a tile holds (rows, columns); columns are a multiple of rows. On a CPU two tiles of float32 fit the L3 cache
+# beside the rows; a GPU needs more of them to fill its multiprocessors.
 CPU_TILE = (512, 1024)
 GPU_TILE = (2048, 4096)
 
@@ -57,250 +48,249 @@ LOG2_E = 1 / math.log(2)
 LN_2 = math.log(2)
 
 
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Type of the logits and of the value: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def forward(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, (N,), positives, (N,) or (0,), and columns, (M,) or (0,), as `contrastive_sums` says."""
+    matrix = _Matrix(query, key, scale, query_ids, key_ids, normalize_query, normalize_key)
+    q, k = matrix.query, matrix.key
+    row_sums = _sums(q, len(q), matrix.shifted)
+    column_sums = row_sums if matrix.symmetric else _sums(q, len(k), matrix.shifted) if columns else None
+    for rows, cols, tile in matrix.tiles():
+        if not matrix.shifted:
+            tile.exp2_()
+        if column_sums is not None and not (matrix.symmetric and rows == cols):
+            column_sums.add(cols, tile.t(), keep=True)
+        row_sums.add(rows, tile, keep=False)
+    positives = q.new_empty(0)
+    if positive is not None:
+        positives = (q * shifted_rows(k, positive, len(q))).sum(dim=1) * scale
+    of_columns = q.new_empty(0) if column_sums is None or matrix.symmetric else column_sums.logarithm()
+    return row_sums.logarithm(), positives, of_columns
 
 
-def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of x divided by their length, (R, D), and the lengths, (R, 1), at least NORM_EPS, both in the working dtype.
-
-    Lengths are summed in float64, so that rows as long as 1e30 keep their direction.
-    """
-    dtype = working_dtype(x.dtype)
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(dtype)
-    norm.clamp_(min=NORM_EPS)
-    return x.to(dtype) / norm, norm
-
-
-def unit_rows_backward(grad: Tensor, unit: Tensor, norm: Tensor, dtype: torch.dtype) -> Tensor:
-    """Gradient in x of `unit_rows`, in dtype, given the gradient in the unit rows; overwrites grad.
-
-    A row shorter than NORM_EPS is only scaled, by 1e12; where that exceeds dtype (float16) its gradient is the largest
-    finite number. In other rows overflow stays infinite, for a GradScaler to see.
-    """
-    short = norm <= NORM_EPS
-    along = (grad * unit).sum(dim=1, keepdim=True).masked_fill_(short, 0)
-    grad.addcmul_(unit, along, value=-1).div_(norm)
-    limit = torch.finfo(dtype).max
-    return torch.where(short, grad.clamp(-limit, limit), grad).to(dtype)
-
-
-def ntxent_forward(unit: Tensor, remote: Sequence[Tensor], temperature: float) -> tuple[Tensor, Tensor]:
-    """Loss of every row, and what its gradient needs.
-
-    Args:
-        unit: Unit rows, (2B, D); rows i and i + B are views of one image.
-        remote: Further unit rows, (M, D) each: negatives of all rows.
-        temperature: > 0.
-
-    Returns:
-        Losses, (2B,), and stats, (2, 2B): the sum of 2 ** (logit - shift) over a row without itself, and the shift
-        (base 2).
-    """
-    scaled = unit * (LOG2_E / temperature)
-    half = len(unit) // 2
-    if temperature >= LEAST_TEMPERATURE_WITHOUT_SHIFT:
-        negatives, positive = _symmetric_sums(scaled, unit)
-        for columns in remote:
-            _add_plain_sums(negatives, scaled, columns)
-        shift = torch.zeros_like(negatives)
-    else:
-        positive = unit.new_empty(half)
-        negatives, shift = _online_sums(scaled, [unit, *remote], 1 / temperature, positive)
-    positive = positive.repeat(2)
-    if temperature < LEAST_TEMPERATURE_WITHOUT_SHIFT:  # the positive is a logit of the row too
-        highest = torch.maximum(shift, positive)
-        negatives *= torch.exp2(shift - highest)
-        shift = highest
-    losses = _softplus(torch.log(negatives) + (shift - positive) * LN_2)
-    total = negatives + torch.exp2(positive - shift)
-    return losses, torch.stack([total, shift])
-
-
-def ntxent_backward(
-    unit: Tensor,
-    losses: Tensor,
-    weights: Tensor,
-    stats: Tensor,
-    remote: Iterable[tuple[Tensor, Tensor]],
-    temperature: float,
-) -> Tensor:
-    """Gradient in the unit rows, (2B, D), of the sum over all rows, the remote ones too, of weight times loss.
-
-    Args:
-        unit: As in the forward pass, (2B, D).
-        losses: From the forward pass, (2B,).
-        weights: Gradient in the losses, (2B,).
-        stats: Of the unit rows, (2, 2B): weight divided by sum, and shift.
-        remote: For further rows: unit rows, (M, D), and their own stats, (2, M), taken one after the other.
-        temperature: As in the forward pass.
-    """
-    scaled = unit * (LOG2_E / temperature)
-    shifted = temperature < LEAST_TEMPERATURE_WITHOUT_SHIFT
-    half = len(unit) // 2
-    positive = weights * torch.expm1(-losses)
-    positive = positive[:half] + positive[half:]
-    by_row = torch.zeros_like(unit)
-    by_column = unit.new_zeros(unit.shape[1], unit.shape[0])  # transposed: half the time of the product the other way
-    for rows, columns in _upper_tiles(len(unit), unit.device):
-        tile = _product(scaled[rows], unit[columns])
-        _to_weights(tile, stats[:, rows], stats[:, columns], shifted)
-        for diagonal, images in _positives(tile, rows, columns, half):
-            diagonal.copy_(positive[images])
-        if rows == columns:
-            tile.diagonal().zero_()
-        else:
-            by_column[:, columns] += _product(unit[rows].t().contiguous(), tile.t())
-        by_row[rows] += _product(tile, unit[columns].t())
-    for others, other_stats in remote:
-        for rows, columns in _all_tiles(len(unit), len(others), unit.device):
-            tile = _product(scaled[rows], others[columns])
-            _to_weights(tile, stats[:, rows], other_stats[:, columns], shifted)
-            by_row[rows] += _product(tile, others[columns].t())
-    return by_row.add_(by_column.t()).div_(temperature)
-
-
-def infonce_forward(
-    query: Tensor, key: Tensor, bank: Tensor, temperature: float, with_mean: bool
+def forward_with_means(
+    query: Tensor,
+    key: Tensor,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    normalize_query: bool,
+    normalize_key: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of every query against one positive and the rows of a bank, and what its gradient needs.
+    """Rows, (N,), and the mean of the keys under the softmax of each row over its allowed entries, (N, D).
+
+    The gradient in the queries is grad_rows times scale times the mean: the backward pass then needs no key, and the
+    two take two thirds of the time.
+    """
+    matrix = _Matrix(query, key, scale, query_ids, key_ids, normalize_query, normalize_key)
+    q, k = matrix.query, matrix.key
+    sums, means = _sums(q, len(q), matrix.shifted), torch.zeros_like(q)
+    for rows, cols, tile in matrix.tiles():
+        if not matrix.shifted:
+            tile.exp2_()
+        rescale = sums.add(rows, tile, keep=False)
+        if rescale is not None:
+            means[rows] *= rescale[:, None]
+        means[rows] += product(tile, k[cols].t())
+    means /= sums.sums[:, None]
+    return sums.logarithm(), means.masked_fill_((sums.sums == 0)[:, None], 0)
+
+
+def backward(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+    rows: Tensor,
+    column_values: Tensor,
+    grad_rows: Tensor,
+    grad_positives: Tensor,
+    grad_columns: Tensor,
+    needs_query: bool,
+    needs_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients in query, (N, D), key, (M, D), and scale, (); (0, D) where not needed or where there is no key.
 
     Args:
-        query: Unit rows, (B, D).
-        key: Unit rows, (B, D); row i is the positive of query i.
-        bank: Negatives of all queries, (M, D), M > 0, rows of any length.
-        temperature: > 0.
-        with_mean: Whether to sum what the gradient needs.
-
-    Returns:
-        Losses, (B,), and the mean of the bank under the softmax of each query over the negatives, (B, D), or (0, D).
+        rows, column_values: From the forward pass. `columns` says whether there are any; with key=None there are not,
+            and the gradient in the rows counts for both.
+        grad_rows, grad_positives, grad_columns: Gradients in the outputs.
+        needs_query, needs_key: Which of the gradients are wanted; that in the scale is always made.
     """
-    scaled = query * (LOG2_E / temperature)
-    mean = torch.zeros_like(query) if with_mean else query.new_empty(0, query.shape[1])
-    sums, shift = _online_sums(scaled, [bank], 1 / temperature, None, mean if with_mean else None)
-    positive = (scaled * key).sum(dim=1)
-    losses = _softplus(torch.log(sums) + (shift - positive) * LN_2)
-    return losses, mean.div_(sums[:, None]) if with_mean else mean
+    matrix = _Matrix(query, key, scale, query_ids, key_ids, normalize_query, normalize_key)
+    q, k = matrix.query, matrix.key
+    of_rows = _Weights.of(rows, grad_rows)
+    of_columns = of_rows if matrix.symmetric else _Weights.of(column_values, grad_columns) if columns else None
+    makes_query = needs_query or not needs_key  # for the scale
+    by_row = torch.zeros_like(q) if makes_query else q.new_empty(0, q.shape[1])
+    # Transposed: half the time of the product the other way.
+    by_column = q.new_zeros(q.shape[1], len(k)) if needs_key or matrix.symmetric else None
+    for r, c, tile in matrix.tiles():
+        _to_gradient(tile, of_rows.part(r), of_columns.part(c) if of_columns else None, matrix.shifted)
+        if by_column is not None and not (matrix.symmetric and r == c):
+            by_column[:, c] += product(q[r].t().contiguous(), tile.t())
+        if makes_query:
+            by_row[r] += product(tile, k[c].t())
+    by_key = q.new_empty(0, q.shape[1]) if by_column is None else by_column.t().contiguous()
+    if positive is not None:
+        pull = grad_positives[:, None].to(q.dtype)
+        if makes_query:
+            by_row.addcmul_(pull, shifted_rows(k, positive, len(q)))
+        if by_column is not None:
+            add_shifted_rows(by_key, pull * q, positive)
+    if matrix.symmetric:
+        by_row.add_(by_key)
+        by_key = q.new_empty(0, q.shape[1])
+    along, of = (by_row, q) if makes_query else (by_key, k)
+    grad_scale = (along * of).sum(dtype=torch.float64).to(scale.dtype)
+    if matrix.symmetric:
+        grad_scale = grad_scale / 2
+    return (
+        in_input((by_row if needs_query else by_row[:0]) * scale, q, matrix.query_norm, query.dtype),
+        in_input(by_key * scale, k, matrix.key_norm, query.dtype if key is None else key.dtype),
+        grad_scale,
+    )
 
 
-def _symmetric_sums(scaled: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of 2 ** logit over the negatives of each row, (R,), and the positive logits, (R / 2,), without shift."""
-    count, half = len(unit), len(unit) // 2
-    sums, positive = unit.new_zeros(count), unit.new_empty(half)
-    for rows, columns in _upper_tiles(count, unit.device):
-        tile = _product(scaled[rows], unit[columns])
-        diagonals = _positives(tile, rows, columns, half)
-        for diagonal, images in diagonals:
-            positive[images] = diagonal
-        tile.exp2_()
-        for diagonal, _ in diagonals:
-            diagonal.zero_()
-        if rows == columns:
-            tile.diagonal().zero_()
-        else:
-            sums[columns] += tile.sum(dim=0)
-        sums[rows] += tile.sum(dim=1)
-    return sums, positive
+class _Matrix:
+    """S in base 2, made tile by tile, with -inf where it is not allowed."""
+
+    def __init__(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        scale: Tensor,
+        query_ids: Tensor | None,
+        key_ids: Tensor | None,
+        normalize_query: bool,
+        normalize_key: bool,
+    ) -> None:
+        dtype = working_dtype(query.dtype)
+        self.symmetric = key is None
+        self.query, self.query_norm = in_use(query, dtype, normalize_query)
+        self.key, self.key_norm = (self.query, None) if key is None else in_use(key, dtype, normalize_key)
+        self.shifted = _needs_shift(self.query, self.key, scale, normalize_query, normalize_key or self.symmetric)
+        self._scaled = self.query * (scale * LOG2_E)
+        self._height, self._width = tile_shape(query.device)
+        self._excluded = None
+        if query_ids is not None:
+            self._excluded = EqualIds(query_ids, query_ids if key_ids is None else key_ids, self._height)
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Rows, columns and logits of each tile; of a symmetric matrix those on and above the diagonal."""
+        height, width = self._height, self._width
+        count, other = len(self.query), len(self.key)
+        for top in range(0, count, height):
+            bottom = min(top + height, count)
+            lefts = [(left, min(left + width, other)) for left in range(0, other, width)]
+            if self.symmetric:  # the tile on the diagonal is a square
+                lefts = [(top, bottom), *((left, min(left + width, other)) for left in range(bottom, other, width))]
+            for left, right in lefts:
+                rows, columns = slice(top, bottom), slice(left, right)
+                tile = product(self._scaled[rows], self.key[columns])
+                if self._excluded is not None:
+                    self._excluded.fill(tile, rows, columns, -math.inf)
+                yield rows, columns, tile
 
 
-def _add_plain_sums(sums: Tensor, scaled: Tensor, others: Tensor) -> None:
-    """Adds the sum of 2 ** logit over all other rows to sums, (R,), without shift."""
-    for rows, columns in _all_tiles(len(scaled), len(others), scaled.device):
-        sums[rows] += _product(scaled[rows], others[columns]).exp2_().sum(dim=1)
+def _needs_shift(query: Tensor, key: Tensor, scale: Tensor, unit_query: bool, unit_key: bool) -> bool:
+    """Whether exponentials of the logits may leave float32: Note [Which rows need a maximum]."""
+    if query.device.type != "cpu":
+        return True  # to know it would be to wait for the device
+    largest = abs(scale.item())
+    for rows, unit in ((query, unit_query), (key, unit_key)):
+        if not unit:
+            largest *= torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).amax().item()
+    return not largest <= LARGEST_WITHOUT_SHIFT
 
 
-def _online_sums(
-    scaled: Tensor,
-    groups: Sequence[Tensor],
-    largest: float,
-    positive: Tensor | None,
-    mean: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Sum of 2 ** (logit - shift) over the rows of all groups, (R,), and the shift, (R,), the largest of these logits.
+class _PlainSums:
+    """Sum of 2 ** logit of each row, where no logit is too large; given the exponentials."""
 
-    Args:
-        scaled: Unit rows times log2 e / t, (R, D).
-        groups: Rows, (M, D) each.
-        largest: Largest logit of unit rows, in base e. Where a row has no negative, the shift is twice its opposite.
-        positive: If given, the first group are the rows themselves: (R / 2,) receives the positive logits, and neither
-            they nor a row's product with itself enter the sums.
-        mean: If given, zeros (R, D), receives the sum of 2 ** (logit - shift) times the row.
-    """
-    count = len(scaled)
-    sums = scaled.new_zeros(count)
-    shift = scaled.new_full((count,), -2 * LOG2_E * largest)
-    for position, others in enumerate(groups):
-        for rows, columns in _all_tiles(count, len(others), scaled.device):
-            chunk = others[columns].to(scaled.dtype)
-            tile = _product(scaled[rows], chunk)
-            if positive is not None and position == 0:
-                for diagonal, images in _positives(tile, rows, columns, count // 2):
-                    positive[images] = diagonal
-                    diagonal.fill_(-math.inf)
-                tile.diagonal(rows.start - columns.start).fill_(-math.inf)
-            highest = torch.maximum(tile.amax(dim=1), shift[rows])
-            rescale = torch.exp2(shift[rows] - highest)
-            tile.sub_(highest[:, None]).exp2_()
-            sums[rows] = sums[rows] * rescale + tile.sum(dim=1)
-            if mean is not None:
-                mean[rows] = mean[rows] * rescale[:, None] + _product(tile, chunk.t())
-            shift[rows] = highest
-    return sums, shift
+    def __init__(self, like: Tensor, count: int) -> None:
+        self.sums = like.new_zeros(count)
+
+    def add(self, rows: slice, tile: Tensor, keep: bool) -> Tensor | None:
+        self.sums[rows] += tile.sum(dim=1)
+        return None
+
+    def logarithm(self) -> Tensor:
+        return torch.log(self.sums)
 
 
-def _to_weights(tile: Tensor, stats: Tensor, column_stats: Tensor, shifted: bool) -> None:
-    """Turns logits into H of Note [One pass of the gradient], in place; stats are (2, rows) and (2, columns)."""
-    (weight, shift), (column_weight, column_shift) = stats[:, :, None], column_stats[:, None, :]
-    if shifted:
-        other = torch.sub(tile, column_shift).exp2_().mul_(column_weight)
-        tile.sub_(shift).exp2_().mul_(weight).add_(other)
-    else:
-        tile.exp2_().mul_(weight + column_weight)
+class _OnlineSums:
+    """Sum of 2 ** (logit - shift) of each row, the shift the largest of its logits so far; given the logits."""
+
+    def __init__(self, like: Tensor, count: int) -> None:
+        self.sums = like.new_zeros(count)
+        # Finite, so that the difference of two is 0 and not nan where a row has no logit yet.
+        self._shift = like.new_full((count,), torch.finfo(like.dtype).min)
+
+    def add(self, rows: slice, tile: Tensor, keep: bool) -> Tensor:
+        """Takes the tile, overwriting it by the exponentials unless it is to be kept; what older sums were times."""
+        highest = torch.maximum(tile.amax(dim=1), self._shift[rows])
+        rescale = torch.exp2(self._shift[rows] - highest)
+        powers = torch.sub(tile, highest[:, None], out=None if keep else tile).exp2_()
+        self.sums[rows] = self.sums[rows] * rescale + powers.sum(dim=1)
+        self._shift[rows] = highest
+        return rescale
+
+    def logarithm(self) -> Tensor:
+        return torch.log(self.sums) + self._shift * LN_2
 
 
-def _softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)); torch's own returns x from 20 on, which float64 notices."""
-    return torch.logaddexp(x, x.new_zeros(()))
+def _sums(like: Tensor, count: int, shifted: bool) -> _PlainSums | _OnlineSums:
+    return _OnlineSums(like, count) if shifted else _PlainSums(like, count)
 
 
-def _positives(tile: Tensor, rows: slice, columns: slice, half: int) -> list[tuple[Tensor, slice]]:
-    """The diagonals of a tile that hold positive logits, and the images they belong to."""
-    found = []
-    for distance in (half, -half):
-        # Row i of the matrix meets column i + distance where both lie in the tile.
-        start = max(rows.start, columns.start - distance, 0, -distance)
-        stop = min(rows.stop, columns.stop - distance)
-        if start < stop:
-            diagonal = tile.diagonal(distance + rows.start - columns.start)
-            image = start if distance > 0 else start - half
-            found.append((diagonal, slice(image, image + stop - start)))
-    return found
+class _Weights:
+    """What turns the logits of rows or columns into gradients: a gradient in each sum, and the sum's logarithm."""
+
+    def __init__(self, grad: Tensor, shift: Tensor, weight: Tensor) -> None:
+        self.grad, self.shift, self.weight = grad, shift, weight
+
+    @classmethod
+    def of(cls, sums: Tensor, grad: Tensor) -> _Weights:
+        # A sum of nothing has no gradient; its logarithm of +inf makes every power 0.
+        sums = torch.where(sums == -math.inf, math.inf, sums)
+        return cls(grad.to(sums.dtype), sums * LOG2_E, grad * torch.exp(-sums))
+
+    def part(self, where: slice) -> _Weights:
+        return _Weights(self.grad[where], self.shift[where], self.weight[where])
 
 
-def _upper_tiles(count: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Tiles of a (count, count) matrix on and above its diagonal; those on it are square."""
-    height, width = _tile_shape(device)
-    for top in range(0, count, height):
-        bottom = min(top + height, count)
-        yield slice(top, bottom), slice(top, bottom)
-        for left in range(bottom, count, width):
-            yield slice(top, bottom), slice(left, min(left + width, count))
+def _to_gradient(tile: Tensor, of_rows: _Weights, of_columns: _Weights | None, shifted: bool) -> None:
+    """Turns logits into the gradient in them, in place; Note [One pass of the gradient]."""
+    if not shifted:
+        weight = of_rows.weight[:, None]
+        tile.exp2_().mul_(weight if of_columns is None else weight + of_columns.weight)
+        return
+    other = None if of_columns is None else torch.sub(tile, of_columns.shift).exp2_().mul_(of_columns.grad)
+    tile.sub_(of_rows.shift[:, None]).exp2_().mul_(of_rows.grad[:, None])
+    if other is not None:
+        tile.add_(other)
 
 
-def _all_tiles(count: int, columns: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Tiles of a (count, columns) matrix."""
-    height, width = _tile_shape(device)
-    for top in range(0, count, height):
-        for left in range(0, columns, width):
-            yield slice(top, min(top + height, count)), slice(left, min(left + width, columns))
-
-
-def _tile_shape(device: torch.device) -> tuple[int, int]:
+def tile_shape(device: torch.device) -> tuple[int, int]:
+    """Rows and columns of a tile."""
     return CPU_TILE if device.type == "cpu" else GPU_TILE
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Tensor:
     """a b^T, (m, n), of a (m, k) and b (n, k), newly allocated."""
     if a.dtype == torch.float32 and a.device.type == "cpu" and _HAS_ONEDNN:
         # On AMD CPUs MKL, torch's default, stays with AVX2: 176 GFLOP/s on two cores of Zen 5, against 390 of oneDNN.

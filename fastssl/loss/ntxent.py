@@ -1,4 +1,4 @@
-"""NT-Xent, the loss of SimCLR, and InfoNCE against a memory bank, that of MoCo; neither stores its similarities."""
+"""NT-Xent, the loss of SimCLR, over any number of views; the similarity matrix is never stored."""
 
 from __future__ import annotations
 
@@ -7,31 +7,51 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss import _distributed
-from fastssl.loss._operators import infonce_losses, ntxent_losses
+from fastssl.loss._checks import (
+    check_floats,
+    check_gather,
+    check_pairs,
+    check_temperature,
+    check_weights,
+    inverse,
+    weighted,
+)
+from fastssl.loss._distributed import gathered_sums
+from fastssl.loss._operators import contrastive_sums, softplus, unit
+from fastssl.loss.infonce import info_nce
 from fastssl.models._gather import world_size
 from fastssl.models.modules.memory_bank import MemoryBankModule
 
 __all__ = ["NTXentLoss", "ntxent"]
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
+def ntxent(
+    z: Tensor,
+    temperature: Tensor | float = 0.1,
+    views: int = 2,
+    weights: Tensor | None = None,
+    gather_distributed: bool = False,
+) -> Tensor:
+    """Normalized temperature-scaled cross entropy (NT-Xent) over the views of each image.
 
-def ntxent(z: Tensor, temperature: float = 0.1) -> Tensor:
-    """Normalized temperature-scaled cross entropy (NT-Xent) over the two views of each image.
-
-    Fused: the (2B, 2B) similarity matrix is never stored, so memory is O(BD) and not O(B^2).
+    Fused: the (R, R) similarity matrix is never stored, so memory is O(R D) and not O(R^2).
 
     Args:
-        z: Embeddings, (2B, D), float16, bfloat16, float32 or float64; rows i and i + B are views of one image.
-            Normalized here, as by torch.nn.functional.normalize, so pass the raw output of the projection head.
-        temperature: Divides the cosine similarities; > 0, no unit.
+        z: Embeddings, (views * B, D), float16, bfloat16, float32 or float64; rows i, i + B, i + 2 B, ... are views of
+            one image. Normalized here, as by torch.nn.functional.normalize, so pass the raw output of the projection
+            head.
+        temperature: Divides the cosine similarities; > 0, no unit. A tensor of one number may be learned.
+        views: Of each image, at least 2. With more, a row's loss is the mean over its positives, and all other rows
+            are in its denominator.
+        weights: Of the rows' losses, (views * B,), before their mean; None: 1.
+        gather_distributed: Whether the rows of all processes are negatives; see NTXentLoss.
 
     Returns:
         Mean loss, (), float32; float64 for float64. Differentiable once.
 
     Raises:
-        ValueError: z has an odd number of rows, no row or no column, or temperature <= 0.
+        ValueError: z has rows that are no multiple of views, no row or no column, weights are not one a row, views < 2,
+            or temperature <= 0.
         TypeError: z is of another type, or temperature is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
@@ -41,14 +61,44 @@ def ntxent(z: Tensor, temperature: float = 0.1) -> Tensor:
     >>> round(ntxent(torch.eye(4), temperature=1.0).item(), 4)  # orthogonal rows: log 3
     1.0986
     """
-    _check_temperature("ntxent", temperature)
-    _check_floats("ntxent", "z", z)
-    if z.dim() != 2 or z.shape[0] % 2 or z.shape[0] == 0 or z.shape[1] == 0:
+    check_temperature("ntxent", temperature)
+    check_floats("ntxent", "z", z)
+    check_gather("ntxent", gather_distributed)
+    if views < 2:
+        raise ValueError(f"ntxent: views={views} must be 2 or more; a loss between views needs two of each image.")
+    distributed = gather_distributed and world_size() > 1
+    # With gather_distributed an empty batch is an error of all processes, once they know each other's shapes.
+    if z.dim() != 2 or z.shape[0] % views or (z.shape[0] == 0 and not distributed) or z.shape[1] == 0:
         raise ValueError(
-            f"ntxent: z has shape {tuple(z.shape)} and must be (2B, D) with B and D at least 1, rows i and i + B the "
+            f"ntxent: z has shape {tuple(z.shape)} and must be ({views} B, D) with B and D at least 1, rows i and i + B "
             "views of one image; write torch.cat([view0, view1])."
         )
-    return ntxent_losses(z, float(temperature)).mean()
+    check_weights("ntxent", weights, z.shape[0])
+    scale = inverse(temperature, z)
+    row = torch.arange(z.shape[0], device=z.device)
+    images = z.shape[0] // views
+    # Of two views, the sum without the positive: a small loss, log((N + p) / p), then keeps its relative accuracy.
+    alone = views == 2
+    share: float
+    if distributed:
+        rows, _, products, share, _ = gathered_sums(z, None, scale, views=views)
+        positives = products * scale / (views - 1)
+    elif alone:
+        share = z.shape[0]
+        rows, positives, _ = contrastive_sums(z, None, scale, query_ids=row % images, positive=images)
+    else:
+        share = z.shape[0]
+        rows, _, _ = contrastive_sums(z, None, scale, query_ids=row)
+        positives = _mean_positives(z, views) * scale
+    losses = softplus(rows - positives) if alone else rows - positives
+    return weighted(losses, weights).sum() / share
+
+
+def _mean_positives(z: Tensor, views: int) -> Tensor:
+    """Mean of each row's cosine similarities with the other views of its image, (R,)."""
+    own = unit(z)
+    others = own.view(views, -1, own.shape[1]).sum(dim=0).repeat(views, 1) - own
+    return (own * others).sum(dim=1) / (views - 1)
 
 
 class NTXentLoss(nn.Module):
@@ -56,13 +106,14 @@ class NTXentLoss(nn.Module):
     matrix.
 
     Args:
-        temperature: Divides the cosine similarities; > 0, no unit.
+        temperature: Divides the cosine similarities; > 0, no unit. A tensor of one number, such as a torch.nn.Parameter,
+            may be learned.
         memory_bank_size: (rows, columns) of a bank of negatives, such as (65536, 128); 0: the other images of the batch
             are the negatives.
         gather_distributed: Whether the images of all processes are negatives, or, with a bank, go into it. Without a
             bank the mean over the processes, as DistributedDataParallel takes it, is exactly the gradient of the loss
             over the whole batch, also where processes hold unlike numbers of images (then a process's own value is
-            weighted by its share).
+            weighted by its share). Both passes exchange rows or sums, so every process must take both.
 
     Raises:
         ValueError: temperature <= 0, memory_bank_size is neither 0 nor two whole numbers, or gather_distributed where
@@ -82,15 +133,14 @@ class NTXentLoss(nn.Module):
     """
 
     def __init__(
-        self, temperature: float = 0.5, memory_bank_size: int | Sequence[int] = 0, gather_distributed: bool = False
+        self,
+        temperature: Tensor | float = 0.5,
+        memory_bank_size: int | Sequence[int] = 0,
+        gather_distributed: bool = False,
     ) -> None:
         super().__init__()
-        _check_temperature("NTXentLoss", temperature)
-        if gather_distributed and not torch.distributed.is_available():
-            raise ValueError(
-                "NTXentLoss: gather_distributed=True needs torch.distributed, which this build of torch lacks; write "
-                "gather_distributed=False, or install a build that has it."
-            )
+        check_temperature("NTXentLoss", temperature)
+        check_gather("NTXentLoss", gather_distributed)
         self.temperature = temperature
         self.gather_distributed = gather_distributed
         self.memory_bank = MemoryBankModule(size=memory_bank_size, gather_distributed=gather_distributed)
@@ -107,47 +157,18 @@ class NTXentLoss(nn.Module):
             ValueError: Shapes differ, or there is no row or column, or the width is not that of the bank.
             TypeError: An embedding is not of a floating-point type.
         """
-        _check_temperature("NTXentLoss", self.temperature)
-        _check_floats("NTXentLoss", "out0", out0)
-        _check_floats("NTXentLoss", "out1", out1)
-        distributed = self.gather_distributed and world_size() > 1
-        # With gather_distributed an empty batch is an error of all processes, once they know each other's shapes.
-        if out0.dim() != 2 or out0.shape != out1.shape or out0.shape[1] == 0 or (len(out0) == 0 and not distributed):
-            raise ValueError(
-                f"NTXentLoss: out0 has shape {tuple(out0.shape)}, out1 {tuple(out1.shape)}; both must be (B, D) with B "
-                "and D at least 1, rows i the views of image i, so pass the projections of views[0] and views[1]."
-            )
-        temperature = float(self.temperature)
+        check_temperature("NTXentLoss", self.temperature)
+        check_pairs(
+            "NTXentLoss", ("out0", "out1"), out0, out1, may_be_empty=self.gather_distributed and world_size() > 1
+        )
         if self.memory_bank.size[0] > 0:
             self.memory_bank.check_columns(out1)
-            losses = infonce_losses(out0, out1, self.memory_bank.bank.to(out0.device), temperature)
+            loss = info_nce(out0, out1, self.memory_bank.bank.to(out0.device), self.temperature)
             if out0.requires_grad:
                 self.memory_bank.enqueue(nn.functional.normalize(out1.detach(), dim=1))
-            return losses.mean()
+            return loss
         z = torch.cat([out0, out1])
-        if distributed:
-            return _distributed.ntxent_mean(z, temperature)
-        return ntxent_losses(z, temperature).mean()
+        return ntxent(z, self.temperature, gather_distributed=self.gather_distributed)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, gather_distributed={self.gather_distributed}"
-
-
-def _check_temperature(who: str, temperature: float) -> None:
-    if not isinstance(temperature, (int, float)):
-        raise TypeError(
-            f"{who}: temperature={temperature!r} is a {type(temperature).__name__} and must be a number; write 0.1."
-        )
-    if not 0 < temperature < float("inf"):
-        raise ValueError(
-            f"{who}: temperature={temperature} must be > 0 and finite; it divides cosine similarities, so write 0.1 "
-            "(SimCLR) or 0.5."
-        )
-
-
-def _check_floats(who: str, name: str, z: Tensor) -> None:
-    if z.dtype not in FLOATS:
-        raise TypeError(
-            f"{who}: {name} is of type {z.dtype} and must be float16, bfloat16, float32 or float64; write "
-            f"{name}.float()."
-        )

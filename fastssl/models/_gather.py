@@ -6,7 +6,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-__all__ = ["gather_rows", "world_size"]
+__all__ = ["gather_counts", "gather_rows", "world_size"]
 
 # A process tells the others the position of its type here.
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -20,11 +20,10 @@ def world_size() -> int:
 
 
 @torch.no_grad()
-def gather_rows(rows: Tensor) -> list[Tensor]:
-    """The rows of every process in the order of their ranks, (n_r, D) each; n_r may differ between processes.
+def gather_counts(rows: Tensor) -> list[int]:
+    """How many rows every process has, in the order of their ranks.
 
-    Every process must call this. It waits for a first exchange of the shapes, so that a mismatch is an error
-    everywhere and not a hang.
+    Every process must call this. A mismatch is an error everywhere and not a hang.
 
     Raises:
         ValueError: A process has no row, another number of columns or another type.
@@ -39,10 +38,21 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
             f"gather_distributed: the processes hold rows of (count, width, type) {table}; every process needs at "
             "least one row, and all the same width and type, so give every process a batch of the same model."
         )
-    longest = max(count for count, _, _ in table)
+    return [count for count, _, _ in table]
+
+
+@torch.no_grad()
+def gather_rows(rows: Tensor, counts: list[int] | None = None) -> list[Tensor]:
+    """The rows of every process in the order of their ranks, (n_r, D) each; n_r may differ between processes.
+
+    Every process must call this, with the counts of `gather_counts`, or without, which exchanges them first and raises
+    as it does.
+    """
+    counts = gather_counts(rows) if counts is None else counts
+    longest = max(counts)
     # As bytes: not every backend knows every floating-point type.
     padded = rows.new_zeros((longest, rows.shape[1]))
     padded[: len(rows)] = rows
-    gathered = [torch.empty_like(padded) for _ in range(processes)]
+    gathered = [torch.empty_like(padded) for _ in counts]
     torch.distributed.all_gather([part.view(torch.uint8) for part in gathered], padded.view(torch.uint8))
-    return [part[:count] for part, (count, _, _) in zip(gathered, table, strict=True)]
+    return [part[:count] for part, count in zip(gathered, counts, strict=True)]
