@@ -1,15 +1,20 @@
 """Losses of self-supervised learning."""
 
+from fastssl.loss.clip import CLIPLoss, clip_loss
 from fastssl.loss.dcl_loss import DCLLoss, DCLWLoss, dcl, dclw
 from fastssl.loss.densecl import densecl
 from fastssl.loss.detcon_loss import DetConBLoss, DetConSLoss, detcon_b, detcon_s
 from fastssl.loss.directclr_loss import DirectCLRLoss, directclr
 from fastssl.loss.infonce import info_nce
 from fastssl.loss.macl_loss import MACLLoss, macl
+from fastssl.loss.nnclr import nnclr
 from fastssl.loss.ntxent import NTXentLoss, ntxent
 from fastssl.loss.regularizer import CO2Regularizer, co2
+from fastssl.loss.siglip import SigLIPLoss, siglip_loss
+from fastssl.loss.supcon import SupConLoss, supcon
 
 __all__ = [
+    "CLIPLoss",
     "CO2Regularizer",
     "DCLLoss",
     "DCLWLoss",
@@ -18,6 +23,9 @@ __all__ = [
     "DirectCLRLoss",
     "MACLLoss",
     "NTXentLoss",
+    "SigLIPLoss",
+    "SupConLoss",
+    "clip_loss",
     "co2",
     "dcl",
     "dclw",
@@ -27,5 +35,8 @@ __all__ = [
     "directclr",
     "info_nce",
     "macl",
+    "nnclr",
     "ntxent",
+    "siglip_loss",
+    "supcon",
 ]

@@ -5,7 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "check_floats", "check_temperature", "check_weights", "inverse", "weighted"]
+from fastssl.loss._rows import number
+
+__all__ = [
+    "FLOATS",
+    "check_floats",
+    "check_gather",
+    "check_pairs",
+    "check_scale",
+    "check_temperature",
+    "check_weights",
+    "inverse",
+    "weighted",
+]
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -38,6 +50,49 @@ def check_floats(who: str, name: str, z: Tensor) -> None:
         )
 
 
+def check_gather(who: str, gather_distributed: bool) -> None:
+    """Raises where processes are to exchange rows and cannot."""
+    if gather_distributed and not torch.distributed.is_available():
+        raise ValueError(
+            f"{who}: gather_distributed=True needs torch.distributed, which this build of torch lacks; write "
+            "gather_distributed=False, or install a build that has it."
+        )
+
+
+def check_pairs(who: str, names: tuple[str, str], first: Tensor, second: Tensor, may_be_empty: bool) -> None:
+    """Raises where two batches are not (B, D) of one shape, of floating-point types, with at least one row and column.
+
+    Args:
+        who, names: For the message.
+        first, second: The batches, row i of one belonging to row i of the other.
+        may_be_empty: With rows of other processes, an empty batch is an error of all, once they know of it.
+    """
+    for name, x in zip(names, (first, second), strict=True):
+        check_floats(who, name, x)
+    if (
+        first.dim() != 2
+        or first.shape != second.shape
+        or first.shape[1] == 0
+        or (first.shape[0] == 0 and not may_be_empty)
+    ):
+        raise ValueError(
+            f"{who}: {names[0]} has shape {tuple(first.shape)}, {names[1]} {tuple(second.shape)}; both must be (B, D) "
+            "with B and D at least 1, row i of one belonging to row i of the other."
+        )
+
+
+def check_scale(who: str, name: str, value: Tensor | float) -> None:
+    """Raises where a scale or bias is neither a number nor a tensor of one."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or not value.is_floating_point():
+            raise TypeError(
+                f"{who}: {name} is a tensor of shape {tuple(value.shape)} and type {value.dtype} and must hold one "
+                "floating-point number."
+            )
+    elif not isinstance(value, (int, float)):
+        raise TypeError(f"{who}: {name}={value!r} is a {type(value).__name__} and must be a number or a tensor of one.")
+
+
 def check_weights(who: str, weights: Tensor | None, count: int) -> None:
     """Raises where there are weights that are not one a row."""
     if weights is not None and (weights.shape != (count,) or not weights.is_floating_point()):
@@ -47,9 +102,11 @@ def check_weights(who: str, weights: Tensor | None, count: int) -> None:
         )
 
 
-def inverse(temperature: Tensor | float, dtype: torch.dtype) -> Tensor | float:
-    """1 / temperature, of no dimension, a tensor in dtype where the temperature is a tensor."""
-    return 1 / temperature.reshape(()).to(dtype) if isinstance(temperature, Tensor) else 1 / float(temperature)
+def inverse(temperature: Tensor | float, like: Tensor) -> Tensor:
+    """1 / temperature as `number` makes it."""
+    if isinstance(temperature, Tensor):
+        return 1 / number(temperature, like)
+    return number(1 / float(temperature), like)
 
 
 def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:

@@ -20,11 +20,12 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from fastssl.loss._classes import Classes
 from fastssl.loss._operators import backend_of, refuse_second_derivative
-from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
+from fastssl.loss._rows import number, unit_rows, unit_rows_backward
 from fastssl.models._gather import gather_counts, gather_rows, world_size
 
-__all__ = ["GatheredSums", "gathered_sums"]
+__all__ = ["GatheredSums", "gather", "gathered_sums", "own_part", "towers"]
 
 
 class GatheredSums(NamedTuple):
@@ -57,11 +58,7 @@ def gathered_sums(
 
     Every process must call this. Raises ValueError where a process has no row, or rows of another width or type.
     """
-    dtype = working_dtype(query.dtype)
-    if isinstance(scale, Tensor):
-        scale = scale.to(device=query.device, dtype=dtype)
-    else:
-        scale = torch.full((), scale, device=query.device, dtype=dtype)
+    scale = number(scale, query)
     both = query if key is None else torch.cat([query, key], dim=1)
     everyone, counts = gather(both)
     rows, column_values, products = _sums(query, key, scale, everyone, counts, labels, repeats, columns)
@@ -97,7 +94,7 @@ def _sums(
     columns: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
-        all_queries, all_keys = _towers(everyone, key is not None)
+        all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
         own_ids, all_ids = _ids(counts, repeats, query.device)
 
         def row_sums(own: Tensor, others: Tensor) -> Tensor:
@@ -108,7 +105,7 @@ def _sums(
         column_values = row_sums(key, all_queries) if columns and key is not None else rows.new_empty(0)
         products = rows.new_empty(0)
         if labels is not None:
-            own, classes = _own(counts), _Classes(labels)
+            own, classes = own_part(counts), Classes(labels)
             unit, _ = unit_rows(everyone, scale.dtype)
             products = (unit[own] * (classes.sums(unit)[own] - unit[own])).sum(dim=1)
         return rows, column_values, products
@@ -149,7 +146,7 @@ def _backward(
     grad_products: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
-        all_queries, all_keys = _towers(everyone, key is not None)
+        all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
         own_ids, all_ids = _ids(counts, repeats, query.device)
         stats = [s for s in (rows, grad_rows, columns, grad_columns, grad_products) if len(s)]
         of_all = iter(torch.cat(gather_rows(torch.stack(stats, dim=1), counts.tolist())).t().contiguous())
@@ -169,7 +166,7 @@ def _backward(
             grad_query, grad_scale = gradient(query, everyone, (rows, grad_rows), (all_rows, all_grad_rows))
             grad_scale = grad_scale / 2  # every entry counts for its row and, elsewhere, for its column
             if labels is not None:
-                added = _products_backward(everyone, _own(counts), _Classes(labels), next(of_all), scale.dtype)
+                added = _products_backward(everyone, own_part(counts), Classes(labels), next(of_all), scale.dtype)
                 grad_query = (grad_query.to(scale.dtype) + added).to(query.dtype)
             return grad_query, query.new_empty(0, query.shape[1]), grad_scale
         has_columns = len(columns) > 0
@@ -220,15 +217,13 @@ _sums.register_autograd(_differentiate, setup_context=_keep)
 _backward.register_autograd(refuse_second_derivative)
 
 
-def _towers(everyone: Tensor, two: bool) -> tuple[Tensor, Tensor]:
-    """Queries and keys of all processes."""
-    if not two:
-        return everyone, everyone
+def towers(everyone: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys of all processes, of (T, 2 D)."""
     queries, keys = everyone.chunk(2, dim=1)
     return queries.contiguous(), keys.contiguous()
 
 
-def _own(counts: Tensor) -> slice:
+def own_part(counts: Tensor) -> slice:
     """This process's part of the rows of all."""
     rank = torch.distributed.get_rank()
     start = int(counts[:rank].sum())
@@ -245,19 +240,7 @@ def _ids(counts: Tensor, repeats: int, device: torch.device) -> tuple[Tensor, Te
     return ids[torch.distributed.get_rank()], torch.cat(ids)
 
 
-class _Classes:
-    """Rows grouped by their labels, (T,), in O(T D), and without a wait for the device."""
-
-    def __init__(self, labels: Tensor) -> None:
-        # The place of a label's first row in the order of the labels serves as its number.
-        self._number = torch.searchsorted(labels.sort().values, labels)
-
-    def sums(self, rows: Tensor) -> Tensor:
-        """Sum of all rows of the same label, itself included, for each row of rows, (T, D): (T, D)."""
-        return torch.zeros_like(rows).index_add_(0, self._number, rows)[self._number]
-
-
-def _products_backward(everyone: Tensor, own: slice, classes: _Classes, grads: Tensor, dtype: torch.dtype) -> Tensor:
+def _products_backward(everyone: Tensor, own: slice, classes: Classes, grads: Tensor, dtype: torch.dtype) -> Tensor:
     """Gradient in this process's rows of the sum over all processes of grads, (T,), times products."""
     unit, norm = unit_rows(everyone, dtype)
     by_row = grads[own, None] * (classes.sums(unit)[own] - unit[own])

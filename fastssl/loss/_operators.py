@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastssl.loss import _tiles
 from fastssl.loss._checks import FLOATS
-from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
+from fastssl.loss._rows import number, unit_rows, unit_rows_backward, working_dtype
 
-__all__ = ["Sums", "backend_of", "contrastive_sums", "refuse_second_derivative", "softplus", "unit"]
+__all__ = ["Sums", "backend_of", "contrastive_sums", "cosines", "refuse_second_derivative", "softplus", "unit"]
 
 
 class Sums(NamedTuple):
@@ -70,11 +70,7 @@ def contrastive_sums(
     tensor([0., 0.])
     """
     _check(query, key, scale, query_ids, key_ids, positive, columns)
-    dtype = working_dtype(query.dtype)
-    if isinstance(scale, Tensor):
-        scale = scale.to(device=query.device, dtype=dtype)
-    else:
-        scale = torch.full((), scale, device=query.device, dtype=dtype)
+    scale = number(scale, query)
     wanted = torch.is_grad_enabled() and (query.requires_grad or scale.requires_grad)
     means = wanted and positive is None and not columns and key is not None and not key.requires_grad
     rows, positives, column_values, _ = _contrastive(
@@ -91,6 +87,11 @@ def backend_of(query: Tensor) -> ModuleType:
 def unit(x: Tensor) -> Tensor:
     """Rows of x divided by their length, as `contrastive_sums` has them: (R, D), float32, or float64 for float64."""
     return _unit(x)
+
+
+def cosines(query: Tensor, key: Tensor) -> Tensor:
+    """Product of the unit rows i of both, (N,)."""
+    return (unit(query) * unit(key)).sum(dim=1)
 
 
 def softplus(x: Tensor) -> Tensor:

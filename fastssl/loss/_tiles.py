@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 from fastssl.loss._pairs import EqualIds
-from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
+from fastssl.loss._rows import add_shifted_rows, in_input, in_use, shifted_rows, working_dtype
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "product", "tile_shape"]
 
 # See Note [Which rows need a maximum]: exp(1 / 0.024) is 1.2e18, the largest float32 3.4e38.
 LARGEST_WITHOUT_SHIFT = 1 / 0.024
@@ -86,7 +86,7 @@ def forward(
         mean.masked_fill_((row_sums.sums == 0)[:, None], 0)
     positives = q.new_empty(0)
     if positive is not None:
-        positives = (q * _shifted_rows(k, positive, len(q))).sum(dim=1) * scale
+        positives = (q * shifted_rows(k, positive, len(q))).sum(dim=1) * scale
     column_values = q.new_empty(0) if matrix.symmetric else column_sums.logarithm()
     return row_sums.logarithm(), positives, column_values, mean
 
@@ -135,9 +135,9 @@ def backward(
     if positive is not None:
         pull = grad_positives[:, None].to(q.dtype)
         if makes_query:
-            by_row.addcmul_(pull, _shifted_rows(k, positive, len(q)))
+            by_row.addcmul_(pull, shifted_rows(k, positive, len(q)))
         if by_column is not None:
-            _add_shifted_rows(by_key, pull * q, positive)
+            add_shifted_rows(by_key, pull * q, positive)
     if matrix.symmetric:
         by_row.add_(by_key)
         by_key = q.new_empty(0, q.shape[1])
@@ -146,17 +146,10 @@ def backward(
     if matrix.symmetric:
         grad_scale = grad_scale / 2
     return (
-        _in_input((by_row if needs_query else by_row[:0]) * scale, q, matrix.query_norm, query.dtype),
-        _in_input(by_key * scale, k, matrix.key_norm, query.dtype if key is None else key.dtype),
+        in_input((by_row if needs_query else by_row[:0]) * scale, q, matrix.query_norm, query.dtype),
+        in_input(by_key * scale, k, matrix.key_norm, query.dtype if key is None else key.dtype),
         grad_scale,
     )
-
-
-def _in_input(grad: Tensor, rows: Tensor, norm: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Gradient in the rows as they came, given that in the rows as they are used; overwrites grad."""
-    if norm is None or len(grad) == 0:
-        return grad.to(dtype)
-    return unit_rows_backward(grad, rows, norm, dtype)
 
 
 class _Matrix:
@@ -174,13 +167,11 @@ class _Matrix:
     ) -> None:
         dtype = working_dtype(query.dtype)
         self.symmetric = key is None
-        self.query, self.query_norm = unit_rows(query, dtype) if normalize_query else (query.to(dtype), None)
-        self.key, self.key_norm = self.query, None
-        if key is not None:
-            self.key, self.key_norm = unit_rows(key, dtype) if normalize_key else (key.to(dtype), None)
+        self.query, self.query_norm = in_use(query, dtype, normalize_query)
+        self.key, self.key_norm = (self.query, None) if key is None else in_use(key, dtype, normalize_key)
         self.shifted = _needs_shift(self.query, self.key, scale, normalize_query, normalize_key or self.symmetric)
         self._scaled = self.query * (scale * LOG2_E)
-        self._height, self._width = CPU_TILE if query.device.type == "cpu" else GPU_TILE
+        self._height, self._width = tile_shape(query.device)
         self._excluded = None
         if query_ids is not None:
             self._excluded = EqualIds(query_ids, query_ids if key_ids is None else key_ids, self._height)
@@ -280,19 +271,9 @@ def _to_gradient(tile: Tensor, of_rows: _Weights, of_columns: _Weights | None, s
         tile.add_(other)
 
 
-def _shifted_rows(rows: Tensor, shift: int, count: int) -> Tensor:
-    """Row (i + shift) mod M of rows, (M, D), for i < count <= M: (count, D)."""
-    start = shift % len(rows)
-    first = rows[start : start + count]
-    return first if len(first) == count else torch.cat([first, rows[: count - len(first)]])
-
-
-def _add_shifted_rows(rows: Tensor, added: Tensor, shift: int) -> None:
-    """Adds row i of added to row (i + shift) mod M of rows, (M, D), in place."""
-    start = shift % len(rows)
-    before_end = min(len(added), len(rows) - start)
-    rows[start : start + before_end] += added[:before_end]
-    rows[: len(added) - before_end] += added[before_end:]
+def tile_shape(device: torch.device) -> tuple[int, int]:
+    """Rows and columns of a tile."""
+    return CPU_TILE if device.type == "cpu" else GPU_TILE
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

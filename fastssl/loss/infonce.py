@@ -5,9 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastssl.loss._checks import check_floats, check_temperature, check_weights, inverse, weighted
-from fastssl.loss._operators import contrastive_sums, softplus, unit
-from fastssl.loss._rows import working_dtype
+from fastssl.loss._checks import (
+    check_floats,
+    check_gather,
+    check_pairs,
+    check_temperature,
+    check_weights,
+    inverse,
+    weighted,
+)
+from fastssl.loss._distributed import gathered_sums
+from fastssl.loss._operators import contrastive_sums, cosines, softplus
+from fastssl.models._gather import world_size
 
 __all__ = ["info_nce"]
 
@@ -18,6 +27,7 @@ def info_nce(
     bank: Tensor | None = None,
     temperature: Tensor | float = 0.1,
     weights: Tensor | None = None,
+    gather_distributed: bool = False,
 ) -> Tensor:
     """InfoNCE: cross entropy of each query over its own key and negatives, which are never multiplied out at once.
 
@@ -29,12 +39,13 @@ def info_nce(
             the negatives.
         temperature: Divides the similarities; > 0, no unit. A tensor of one number may be learned.
         weights: Of the queries' losses, (B,), before their mean; None: 1.
+        gather_distributed: Without a bank, whether the keys of all processes are negatives; see NTXentLoss.
 
     Returns:
         Mean loss, (), float32; float64 for float64. Differentiable once.
 
     Raises:
-        ValueError: Shapes do not fit together, there is no row or column, or temperature <= 0.
+        ValueError: Shapes do not fit together, there is no row or column, temperature <= 0, or gather_distributed with a bank.
         TypeError: Embeddings are of another type, or temperature is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
@@ -48,25 +59,32 @@ def info_nce(
     0.4076
     """
     check_temperature("info_nce", temperature)
-    for name, x in (("query", query), ("key", key), ("bank", query if bank is None else bank)):
-        check_floats("info_nce", name, x)
-    if query.dim() != 2 or query.shape != key.shape or query.shape[0] == 0 or query.shape[1] == 0:
+    check_gather("info_nce", gather_distributed)
+    distributed = gather_distributed and world_size() > 1
+    if distributed and bank is not None:
         raise ValueError(
-            f"info_nce: query has shape {tuple(query.shape)}, key {tuple(key.shape)}; both must be (B, D) with B and D "
-            "at least 1, key i the positive of query i."
+            "info_nce: gather_distributed=True with a bank; no process needs another's rows then, so leave it out, and "
+            "store the keys of all processes in the bank."
         )
+    check_pairs("info_nce", ("query", "key"), query, key, may_be_empty=distributed)
+    if bank is not None:
+        check_floats("info_nce", "bank", bank)
     if bank is not None and (bank.dim() != 2 or bank.shape[0] == 0 or bank.shape[1] != query.shape[1]):
         raise ValueError(
             f"info_nce: bank has shape {tuple(bank.shape)} and must be (M, {query.shape[1]}) with M at least 1, as "
             "wide as the queries; write bank.t() where it is stored with the features first."
         )
     check_weights("info_nce", weights, query.shape[0])
-    scale = inverse(temperature, working_dtype(query.dtype))
-    if bank is None:
+    scale = inverse(temperature, query)
+    share: float = query.shape[0]
+    if bank is None and not distributed:
         row = torch.arange(query.shape[0], device=query.device)
         rows, positives, _ = contrastive_sums(query, key, scale, query_ids=row, key_ids=row, positive=0)
     else:
-        rows, _, _ = contrastive_sums(query, bank, scale, normalize_key=False)
-        positives = (unit(query) * unit(key)).sum(dim=1) * scale
+        positives = cosines(query, key) * scale
+        if bank is not None:
+            rows, _, _ = contrastive_sums(query, bank, scale, normalize_key=False)
+        else:
+            rows, _, _, share = gathered_sums(query, key, scale)
     # Sums without the positive: a small loss, log((N + p) / p), then keeps its relative accuracy.
-    return weighted(softplus(rows - positives), weights).mean()
+    return weighted(softplus(rows - positives), weights).sum() / share

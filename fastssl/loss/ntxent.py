@@ -7,10 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats, check_temperature, check_weights, inverse, weighted
+from fastssl.loss._checks import (
+    check_floats,
+    check_gather,
+    check_pairs,
+    check_temperature,
+    check_weights,
+    inverse,
+    weighted,
+)
 from fastssl.loss._distributed import gathered_sums
 from fastssl.loss._operators import contrastive_sums, softplus, unit
-from fastssl.loss._rows import working_dtype
 from fastssl.loss.infonce import info_nce
 from fastssl.models._gather import world_size
 from fastssl.models.modules.memory_bank import MemoryBankModule
@@ -56,6 +63,7 @@ def ntxent(
     """
     check_temperature("ntxent", temperature)
     check_floats("ntxent", "z", z)
+    check_gather("ntxent", gather_distributed)
     if views < 2:
         raise ValueError(f"ntxent: views={views} must be 2 or more; a loss between views needs two of each image.")
     distributed = gather_distributed and world_size() > 1
@@ -66,7 +74,7 @@ def ntxent(
             "views of one image; write torch.cat([view0, view1])."
         )
     check_weights("ntxent", weights, z.shape[0])
-    scale = inverse(temperature, working_dtype(z.dtype))
+    scale = inverse(temperature, z)
     row = torch.arange(z.shape[0], device=z.device)
     images = z.shape[0] // views
     # Of two views, the sum without the positive: a small loss, log((N + p) / p), then keeps its relative accuracy.
@@ -132,11 +140,7 @@ class NTXentLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_temperature("NTXentLoss", temperature)
-        if gather_distributed and not torch.distributed.is_available():
-            raise ValueError(
-                "NTXentLoss: gather_distributed=True needs torch.distributed, which this build of torch lacks; write "
-                "gather_distributed=False, or install a build that has it."
-            )
+        check_gather("NTXentLoss", gather_distributed)
         self.temperature = temperature
         self.gather_distributed = gather_distributed
         self.memory_bank = MemoryBankModule(size=memory_bank_size, gather_distributed=gather_distributed)
@@ -154,15 +158,9 @@ class NTXentLoss(nn.Module):
             TypeError: An embedding is not of a floating-point type.
         """
         check_temperature("NTXentLoss", self.temperature)
-        check_floats("NTXentLoss", "out0", out0)
-        check_floats("NTXentLoss", "out1", out1)
-        distributed = self.gather_distributed and world_size() > 1
-        # With gather_distributed an empty batch is an error of all processes, once they know each other's shapes.
-        if out0.dim() != 2 or out0.shape != out1.shape or out0.shape[1] == 0 or (len(out0) == 0 and not distributed):
-            raise ValueError(
-                f"NTXentLoss: out0 has shape {tuple(out0.shape)}, out1 {tuple(out1.shape)}; both must be (B, D) with B "
-                "and D at least 1, rows i the views of image i, so pass the projections of views[0] and views[1]."
-            )
+        check_pairs(
+            "NTXentLoss", ("out0", "out1"), out0, out1, may_be_empty=self.gather_distributed and world_size() > 1
+        )
         if self.memory_bank.size[0] > 0:
             self.memory_bank.check_columns(out1)
             loss = info_nce(out0, out1, self.memory_bank.bank.to(out0.device), self.temperature)
