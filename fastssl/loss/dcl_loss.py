@@ -8,12 +8,18 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats, check_temperature, check_weights, inverse, weighted
+from fastssl.loss._checks import (
+    check_floats,
+    check_gather,
+    check_pairs,
+    check_temperature,
+    check_weights,
+    inverse,
+    weighted,
+)
 from fastssl.loss._distributed import gathered_sums
 from fastssl.loss._gather_gradient import gather_with_gradient
 from fastssl.loss._operators import contrastive_sums, unit
-from fastssl.loss._rows import working_dtype
-from fastssl.loss._views import check_gather, check_views
 from fastssl.models._gather import world_size
 
 __all__ = ["DCLLoss", "DCLWLoss", "dcl", "dclw", "negative_mises_fisher_weights"]
@@ -56,7 +62,7 @@ def dcl(
     _check_rows("dcl", z, temperature, may_be_empty=distributed)
     check_weights("dcl", weights, z.shape[0])
     images = z.shape[0] // 2
-    scale = inverse(temperature, working_dtype(z.dtype))
+    scale = inverse(temperature, z)
     if distributed:
         sums = gathered_sums(z, None, scale, repeats=2)
         own = unit(z)
@@ -174,7 +180,7 @@ class DCLLoss(nn.Module):
         who = type(self).__name__
         check_temperature(who, self.temperature)
         distributed = self.gather_distributed and world_size() > 1
-        check_views(who, ("out0", out0), ("out1", out1), may_be_empty=distributed)
+        check_pairs(who, ("out0", "out1"), out0, out1, may_be_empty=distributed)
         weights = None if self.weight_fn is None else _weights(who, self.weight_fn, out0, out1, distributed)
         return dcl(torch.cat([out0, out1]), self.temperature, weights, self.gather_distributed)
 

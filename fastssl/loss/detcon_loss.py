@@ -12,11 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats, check_temperature, inverse
+from fastssl.loss._checks import check_floats, check_gather, check_temperature, inverse
 from fastssl.loss._gather_gradient import gather_with_gradient
 from fastssl.loss._operators import contrastive_sums, unit
-from fastssl.loss._rows import working_dtype
-from fastssl.loss._views import check_gather
 from fastssl.models._gather import world_size
 
 __all__ = ["DetConBLoss", "DetConSLoss", "detcon_b", "detcon_s"]
@@ -120,7 +118,7 @@ def _detcon(
     distributed = gather_distributed and world_size() > 1
     _check(who, predictions, targets or predictions, masks, may_be_empty=distributed)
     images, regions, width = predictions[0].shape
-    scale = inverse(temperature, working_dtype(predictions[0].dtype))
+    scale = inverse(temperature, predictions[0])
     query = torch.cat(predictions).view(-1, width)
     target = query if targets is None else torch.cat(targets).view(-1, width)
     mask, other = torch.cat(masks), torch.cat(masks[::-1])  # (2B, M)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats, check_temperature, inverse
+from fastssl.loss._checks import check_floats, check_pairs, check_temperature, inverse
 from fastssl.loss._operators import contrastive_sums, softplus, unit
-from fastssl.loss._rows import working_dtype
-from fastssl.loss._views import check_views
 
 __all__ = ["MACLLoss", "macl"]
 
@@ -60,7 +58,7 @@ def macl(z: Tensor, temperature: Tensor | float = 0.1, alpha: float = 0.5, A_0: 
     own = unit(z.detach())
     alignment = (own[:images] * own[images:]).sum(dim=1).mean()
     part = (1 + alpha * (alignment - A_0)).clamp(min=LEAST_PART)
-    scale = inverse(temperature, working_dtype(z.dtype)) / part
+    scale = inverse(temperature, z) / part
     ids = torch.arange(images, device=z.device).repeat(2)
     rows, positives, _ = contrastive_sums(z, None, scale, query_ids=ids, positive=images)
     losses = softplus(rows - positives)
@@ -111,7 +109,7 @@ class MACLLoss(nn.Module):
             ValueError: Shapes differ, or there is no row or column.
             TypeError: An embedding is not of a floating-point type.
         """
-        check_views("MACLLoss", ("z0", z0), ("z1", z1))
+        check_pairs("MACLLoss", ("z0", "z1"), z0, z1, may_be_empty=False)
         return macl(torch.cat([z0, z1]), self.temperature, self.alpha, self.A_0)
 
     def extra_repr(self) -> str:

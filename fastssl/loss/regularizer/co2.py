@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats
+from fastssl.loss._checks import check_floats, check_pairs
 from fastssl.loss._consistency import divergences
-from fastssl.loss._views import check_views
 from fastssl.models.modules.memory_bank import MemoryBankModule
 
 __all__ = ["CO2Regularizer", "co2"]
@@ -48,7 +47,7 @@ def co2(
     0.3808
     """
     _check_temperature("co2", t_consistency)
-    check_views("co2", ("query", query), ("key", key))
+    check_pairs("co2", ("query", "key"), query, key, may_be_empty=False)
     if bank is not None:
         check_floats("co2", "bank", bank)
         if bank.dim() != 2 or bank.shape[0] == 0 or bank.shape[1] != query.shape[1]:
@@ -103,7 +102,7 @@ class CO2Regularizer(nn.Module):
             ValueError: Shapes differ, there is no row or column, or the width is not that of the bank.
             TypeError: An embedding is not of a floating-point type.
         """
-        check_views("CO2Regularizer", ("out0", out0), ("out1", out1))
+        check_pairs("CO2Regularizer", ("out0", "out1"), out0, out1, may_be_empty=False)
         if self.memory_bank.size[0] == 0:
             return co2(out0, out1, None, self.alpha, self.t_consistency)
         self.memory_bank.check_columns(out1)
