@@ -1,4 +1,4 @@
-"""NT-Xent over two and three processes: its gradient is that of one process with the whole batch."""
+"""The contrastive losses over two, three and four processes: what they give is what one process does on the whole batch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
+from loss_cases import gradient
 from torch import Tensor, nn
 
-from fastssl.loss import NTXentLoss
+from fastssl.loss import NTXentLoss, SupConLoss, clip_loss, info_nce, nnclr, ntxent, siglip_loss, supcon
 
 WIDTH = 5
-EVEN = {2: (3, 3), 3: (4, 4, 4)}
-UNEVEN = {2: (3, 1), 3: (2, 5, 1)}
+EVEN = {2: (3, 3), 3: (4, 4, 4), 4: (3, 3, 3, 3)}
+UNEVEN = {2: (3, 1), 3: (2, 5, 1), 4: (1, 4, 2, 3)}
 HAS_LIGHTLY = importlib.util.find_spec("lightly") is not None
 
 pytestmark = pytest.mark.skipif(
@@ -27,24 +28,34 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def views(pairs: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def of_views(views: Tensor) -> Tensor:
+    """(V, B, D) as (V * B, D), rows i, i + B, ... of one image."""
+    return views.flatten(0, 1)
+
+
+# Functions of views (3, B, WIDTH), labels (B,), weights (B,), a temperature, and whether processes exchange rows.
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, bool], Tensor]] = {
+    "ntxent": lambda v, y, w, t, g: ntxent(of_views(v[:2]), t, weights=w.repeat(2), gather_distributed=g),
+    "three views": lambda v, y, w, t, g: ntxent(of_views(v), t, views=3, gather_distributed=g),
+    "supcon": lambda v, y, w, t, g: supcon(of_views(v[:2]), y.repeat(2), t, weights=w.repeat(2), gather_distributed=g),
+    "labels": lambda v, y, w, t, g: supcon(v[0], y, t, gather_distributed=g),
+    "info_nce": lambda v, y, w, t, g: info_nce(v[0], v[1], None, t, weights=w, gather_distributed=g),
+    "nnclr": lambda v, y, w, t, g: nnclr(v[0], v[1], t, gather_distributed=g),
+    "clip": lambda v, y, w, t, g: clip_loss(v[0], v[1], 1 / t, weights=w, gather_distributed=g),
+    "siglip": lambda v, y, w, t, g: siglip_loss(v[0], v[1], 1 / t, -10 * t, weights=w, gather_distributed=g),
+}
+
+
+def batch(images: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Three views, (3, B, WIDTH), labels, (B,), some of them of one image only, and weights, (B,)."""
     generator = torch.Generator().manual_seed(0)
-    both = torch.randn(2, pairs, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
-    return both[0], both[1]
+    views = torch.randn(3, images, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+    labels = torch.randint(0, 1 + images // 2, (images,), generator=generator)
+    return views, labels, torch.rand(images, generator=generator)
 
 
-def share(x: Tensor, pairs: tuple[int, ...], rank: int) -> Tensor:
-    return x.split(pairs)[rank].clone()
-
-
-def value_and_gradients(loss: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    value = loss(*leaves)
-    return [value.detach(), *torch.autograd.grad(value, leaves)]
-
-
-def in_one_process(temperature: float, pairs: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    return value_and_gradients(NTXentLoss(temperature), *views(sum(pairs), dtype))
+def share(x: Tensor, images: tuple[int, ...], rank: int, dim: int = 0) -> Tensor:
+    return x.split(images, dim)[rank].clone()
 
 
 def error_of(call: Callable[[], object]) -> str:
@@ -55,12 +66,34 @@ def error_of(call: Callable[[], object]) -> str:
     return "no error"
 
 
+class Encoder(nn.Module):
+    """A layer, and the temperature as a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(WIDTH, 4)
+        self.temperature = nn.Parameter(torch.tensor(0.2))
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer(views), self.temperature * 1
+
+
+def ten_steps(encoder: nn.Module, loss: Callable[..., Tensor], views: Tensor, labels: Tensor, gather: bool) -> None:
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.02, momentum=0.9)
+    for step in range(10):
+        optimizer.zero_grad()
+        embeddings, temperature = encoder(views.roll(step, dims=2))
+        loss(embeddings, labels, torch.ones(len(labels)), temperature, gather).backward()
+        optimizer.step()
+
+
 def run_process(rank: int, folder: str) -> None:
-    """One process of a group of three, then, but for the last, of a group of two."""
+    """One process of a group of four, then, of three and of two, as far as it is in them."""
     torch.set_num_threads(1)
-    run_in_group(rank, 3, folder)
-    if rank < 2:
-        run_in_group(rank, 2, folder)
+    for processes in (4, 3, 2):
+        if rank < processes:
+            run_in_group(rank, processes, folder)
 
 
 def run_in_group(rank: int, processes: int, folder: str) -> None:
@@ -73,98 +106,147 @@ def run_in_group(rank: int, processes: int, folder: str) -> None:
         timeout=datetime.timedelta(seconds=60),
     )
     results: dict[Any, Any] = {}
-    for pairs in (EVEN[processes], UNEVEN[processes]):
+    for images in (EVEN[processes], UNEVEN[processes]):
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            views, labels, weights = batch(sum(images), dtype)
+            own = share(views, images, rank, dim=1), share(labels, images, rank), share(weights, images, rank)
             for temperature in (0.01, 0.1):
-                loss = NTXentLoss(temperature, gather_distributed=True)
-                own = [share(x, pairs, rank) for x in views(sum(pairs), dtype)]
-                results[pairs, dtype, temperature] = value_and_gradients(loss, *own)
-    own = [share(x, EVEN[processes], rank) for x in views(sum(EVEN[processes]))]
+                for name, loss in LOSSES.items():
+                    results[name, images, dtype, temperature] = gradient(
+                        lambda v, t, loss=loss, own=own: loss(v, *own[1:], t, True), own[0], torch.tensor(temperature)
+                    )
+    images = UNEVEN[processes]
+    views, labels, _ = batch(sum(images))
+    for name, loss in LOSSES.items():
+        model = nn.parallel.DistributedDataParallel(Encoder())
+        ten_steps(model, loss, share(views, images, rank, dim=1), share(labels, images, rank), True)
+        results["model", name] = model.module.state_dict()
+
+    images = EVEN[processes]
+    own_views = share(batch(sum(images))[0], images, rank, dim=1)
     if HAS_LIGHTLY:
         from lightly.loss import NTXentLoss as LightlyLoss
 
-        results["lightly"] = value_and_gradients(LightlyLoss(0.1, gather_distributed=True), *own)
-
-    torch.manual_seed(0)
-    model = nn.parallel.DistributedDataParallel(nn.Linear(WIDTH, 4))
-    uneven = [share(x, UNEVEN[processes], rank) for x in views(sum(UNEVEN[processes]))]
-    NTXentLoss(0.1, gather_distributed=True)(model(uneven[0]), model(uneven[1])).backward()
-    results["model"] = model.module.weight.grad
+        results["lightly"] = [
+            gradient(loss(0.1, gather_distributed=True), *own_views[:2]) for loss in (LightlyLoss, NTXentLoss)
+        ]
 
     bank = NTXentLoss(memory_bank_size=(7, WIDTH), gather_distributed=True)
-    bank(own[0].requires_grad_(), own[1]).backward()
+    bank(own_views[0].clone().requires_grad_(), own_views[1]).backward()
     results["bank"] = bank.memory_bank.bank.clone(), bank.memory_bank.bank_ptr.clone()
+
+    if processes == 2:
+        results["compiled"] = compiled(share(batch(4)[0], UNEVEN[2], rank, dim=1))
 
     loss = NTXentLoss(gather_distributed=True)
     wide, empty = torch.ones(2, 3 + rank), torch.ones(rank, 3)
     results["width"] = error_of(lambda: loss(wide, wide))
     results["empty"] = error_of(lambda: loss(empty, empty))
-    leaf = own[0].detach().requires_grad_()
-    (first,) = torch.autograd.grad(loss(leaf, own[1]), leaf, create_graph=True)
-    results["second derivative"] = error_of(lambda: first.sum().backward())
+    results["empty class"] = error_of(lambda: SupConLoss(gather_distributed=True)(empty, torch.ones(rank)))
+    leaf = own_views.requires_grad_()
+    for name, function in LOSSES.items():
+        value = function(leaf, torch.zeros(leaf.shape[1]).long(), torch.ones(leaf.shape[1]), torch.tensor(0.1), True)
+        (first,) = torch.autograd.grad(value, leaf, create_graph=True)
+        results["second derivative", name] = error_of(lambda first=first: first.sum().backward())
     torch.save(results, f"{folder}/{rank}_of_{processes}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def compiled(views: Tensor) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+    """Eager and compiled, without a graph break."""
+    labels, weights = torch.arange(views.shape[1]) % 2, torch.ones(views.shape[1])
+    found = {}
+    for name, loss in LOSSES.items():
+
+        def call(v: Tensor, t: Tensor, loss: Callable[..., Tensor] = loss) -> Tensor:
+            return loss(v, labels, weights, t, True)
+
+        arguments = views, torch.tensor(0.1)
+        whole = torch.compile(call, fullgraph=True, backend="aot_eager")
+        found[name] = gradient(call, *arguments), gradient(whole, *arguments)
+    return found
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the processes wrote what they computed."""
     folder: Path = tmp_path_factory.mktemp("processes")
-    context = torch.multiprocessing.spawn(run_process, args=(str(folder),), nprocs=3, join=False)
-    deadline = time.monotonic() + 120
+    context = torch.multiprocessing.spawn(run_process, args=(str(folder),), nprocs=4, join=False)
+    deadline = time.monotonic() + 240
     while not context.join(timeout=1):
         if time.monotonic() > deadline:
             for process in context.processes:
                 process.kill()
-            pytest.fail("the processes did not end within 120 seconds")
+            pytest.fail("the processes did not end within 240 seconds")
     return folder
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(params=[2, 3, 4])
 def processes(request: pytest.FixtureRequest, folder: Path) -> list[dict[Any, Any]]:
-    """What each of 2 or 3 processes computed."""
+    """What each of 2, 3 or 4 processes computed."""
     return [torch.load(folder / f"{rank}_of_{request.param}.pt") for rank in range(request.param)]
 
 
-@pytest.mark.parametrize("batch", [EVEN, UNEVEN])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("split", [EVEN, UNEVEN], ids=["even", "uneven"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("temperature", [0.01, 0.1])
 def test_mean_over_processes_is_the_loss_of_the_whole_batch(
-    processes: list[dict[Any, Any]], batch: dict[int, tuple[int, ...]], dtype: torch.dtype, temperature: float
+    processes: list[dict[Any, Any]],
+    name: str,
+    split: dict[int, tuple[int, ...]],
+    dtype: torch.dtype,
+    temperature: float,
 ) -> None:
-    pairs = batch[len(processes)]
-    value, *grads = in_one_process(temperature, pairs, dtype)
-    results = [result[pairs, dtype, temperature] for result in processes]
-    mean = torch.stack([result[0] for result in results]).mean()
+    images = split[len(processes)]
+    views, labels, weights = batch(sum(images), dtype)
+    value, grad, grad_temperature = gradient(
+        lambda v, t: LOSSES[name](v, labels, weights, t, False), views, torch.tensor(temperature)
+    )
+    results = [result[name, images, dtype, temperature] for result in processes]
     # Both sides round to dtype; in float32 a logit of 1 / t carries an error of eps / t.
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2**-7}[dtype] * max(1, 0.02 / temperature)
-    torch.testing.assert_close(mean, value, rtol=tolerance, atol=0)
-    for position, grad in enumerate(grads, start=1):
-        # DistributedDataParallel divides the sum of the gradients by the number of processes.
-        ours = torch.cat([result[position] for result in results]) / len(processes)
-        assert ((ours - grad).abs().max() / grad.abs().max()).item() <= tolerance
+    mean = torch.stack([result[0] for result in results]).mean()
+    torch.testing.assert_close(mean, value, rtol=tolerance, atol=tolerance)
+    # DistributedDataParallel divides the sum of the gradients by the number of processes.
+    ours = torch.cat([result[1] for result in results], dim=1) / len(processes)
+    assert ((ours - grad).abs().max() / grad.abs().max()).item() <= tolerance
+    ours = torch.stack([result[2] for result in results]).mean()
+    # The temperature is float32, and its gradient a difference of terms of up to 1 / t^2.
+    least = max(tolerance, 1e-6)
+    torch.testing.assert_close(ours, grad_temperature, rtol=least, atol=least * temperature**-2)
 
 
 @pytest.mark.skipif(not HAS_LIGHTLY, reason="lightly is not installed")
 def test_numbers_are_those_of_lightly(processes: list[dict[Any, Any]]) -> None:
     for result in processes:
-        ours = result[EVEN[len(processes)], torch.float32, 0.1]
-        for a, b in zip(ours, result["lightly"], strict=True):
+        theirs, ours = result["lightly"]
+        for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_parameters_under_ddp_get_the_gradient_of_the_whole_batch(processes: list[dict[Any, Any]]) -> None:
-    torch.manual_seed(0)
-    model = nn.Linear(WIDTH, 4)
-    first, second = views(sum(UNEVEN[len(processes)]))
-    NTXentLoss(0.1)(model(first), model(second)).backward()
+@pytest.mark.parametrize("name", LOSSES)
+def test_ten_steps_under_ddp_are_those_of_one_process(processes: list[dict[Any, Any]], name: str) -> None:
+    views, labels, _ = batch(sum(UNEVEN[len(processes)]))
+    model = Encoder()
+    ten_steps(model, LOSSES[name], views, labels, False)
     for result in processes:
-        assert ((result["model"] - model.weight.grad).abs().max() / model.weight.grad.abs().max()).item() <= 1e-6
+        for key, value in model.state_dict().items():
+            ours = result["model", name][key]
+            # Ten steps, each with the 1e-6 of a gradient, and what a step makes of an earlier one's difference.
+            assert ((ours - value).abs().max() / value.abs().max()).item() <= 1e-5, key
+
+
+def test_compiles_without_a_graph_break(folder: Path) -> None:
+    for rank in range(2):
+        for name, (eager, whole) in torch.load(folder / f"{rank}_of_2.pt")["compiled"].items():
+            for a, b in zip(eager, whole, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_bank_takes_the_keys_of_all_processes(processes: list[dict[Any, Any]]) -> None:
-    keys = torch.nn.functional.normalize(views(sum(EVEN[len(processes)]))[1], dim=1)
+    keys = torch.nn.functional.normalize(batch(sum(EVEN[len(processes)]))[0][1], dim=1)
     for result in processes:
         bank, pointer = result["bank"]
         assert pointer.item() == len(keys) % 7
@@ -175,6 +257,7 @@ def test_bank_takes_the_keys_of_all_processes(processes: list[dict[Any, Any]]) -
 
 def test_processes_that_do_not_fit_together_are_told_so(processes: list[dict[Any, Any]]) -> None:
     for result in processes:
-        assert result["width"].startswith("ValueError: gather_distributed: the processes hold rows of")
-        assert result["empty"].startswith("ValueError: gather_distributed: the processes hold rows of")
-        assert "first derivatives only" in result["second derivative"]
+        for case in ("width", "empty", "empty class"):
+            assert result[case].startswith("ValueError: gather_distributed: the processes hold rows of"), case
+        for name in LOSSES:
+            assert "first derivatives only" in result["second derivative", name]
