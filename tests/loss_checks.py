@@ -1,4 +1,4 @@
-"""What the tests of losses share: embeddings, gradients, and how exact a loss has to be."""
+"""How exact a loss has to be that is no mean of cross entropies, and the largest tensor that is made on the way."""
 
 from __future__ import annotations
 
@@ -7,39 +7,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 from hypothesis import strategies as st
+from loss_cases import embeddings, gradient
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-TYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
-temperatures = st.sampled_from([0.01, 0.0239, 0.024, 0.07, 0.1, 0.5, 1.0])
-
-
-def rows(count: int, width: int, dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cpu") -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, width, generator=generator, dtype=torch.float64).to(device=device, dtype=dtype)
+def pairs(least: int = 1) -> st.SearchStrategy[Tensor]:
+    """Views of `least` to 9 images, (2B, D)."""
+    return st.integers(least, 9).flatmap(lambda images: embeddings(st.just(2 * images), st.integers(1, 20)))
 
 
-@st.composite
-def embeddings(draw: st.DrawFn, least: int = 1, most: int = 9) -> Tensor:
-    """(2B, D) in float64, with duplicates, opposites, rows of zeros and rows of lengths from 1e-3 to 1e3."""
-    pairs, width = draw(st.integers(least, most)), draw(st.integers(1, 20))
-    z = rows(2 * pairs, width, torch.float64, seed=draw(st.integers(0, 2**31)))
-    for i in draw(st.lists(st.integers(0, 2 * pairs - 1), max_size=3)):
-        kind = draw(st.sampled_from(["zero", "duplicate", "opposite", "long", "short"]))
-        other = z[draw(st.integers(0, 2 * pairs - 1))].clone()
-        made = {"zero": 0 * other, "duplicate": other, "opposite": -other, "long": 1e3 * z[i], "short": 1e-3 * z[i]}
-        z[i] = made[kind].clamp(-6e4, 6e4)  # within float16
-    return z
-
-
-def value_and_gradients(loss: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    value = loss(*leaves)
-    return [value.detach(), *torch.autograd.grad(value, leaves)]
-
-
-def assert_as_exact_as_plain(
+def assert_exact_within(
     loss: Callable[..., Tensor],
     plain: Callable[..., Tensor],
     exact: Callable[..., Tensor],
@@ -51,14 +29,15 @@ def assert_as_exact_as_plain(
 
     That is, for the value, eps of the value and of a logit; for the gradient in a unit row eps of the largest that there
     can be, and eps of a logit of it, too. A gradient is compared times the length of its row, because it is inverse to it.
-    The exact loss is given the inputs in float64.
+
+    Args:
+        loss, plain, exact: Functions of the inputs; exact is given them in float64.
+        inputs: Embeddings, (..., D).
+        largest_logit: In size, of what the value is a sum of.
+        largest_gradient: In size, in a unit row.
     """
     dtype = inputs[0].dtype
-    results = (
-        value_and_gradients(loss, *inputs),
-        value_and_gradients(plain, *inputs),
-        value_and_gradients(exact, *[x.double() for x in inputs]),
-    )
+    results = gradient(loss, *inputs), gradient(plain, *inputs), gradient(exact, *[x.double() for x in inputs])
     eps = torch.finfo(dtype).eps * (8 if dtype == torch.float64 else 1)  # the exact one is rounded to float64 itself
     for k, (ours, theirs, truth) in enumerate(zip(*results, strict=True)):
         length = 1.0 if k == 0 else inputs[k - 1].double().norm(dim=-1, keepdim=True).clamp(min=1e-12)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
-from loss_checks import rows, value_and_gradients
+from loss_cases import gradient, rows
 from torch import Tensor, nn
 
 import fastssl.loss
@@ -64,7 +64,7 @@ def inputs_of(name: str, images: int, dtype: torch.dtype) -> tuple[list[Tensor],
 
 def results_of(library: Any, name: str, gather: bool, inputs: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
     loss = (OF_VIEWS | OF_REGIONS)[name](library, gather)
-    return value_and_gradients(lambda *x: loss(*x, *masks), *inputs)
+    return gradient(lambda *x: loss(*x, *masks), *inputs)
 
 
 def share(tensors: list[Tensor], counts: tuple[int, ...], rank: int) -> list[Tensor]:
@@ -124,7 +124,7 @@ def run_in_group(rank: int, processes: int, folder: str) -> None:
     whole = inputs_of("detcon_b", sum(EVEN[processes]), torch.float32)
     (a, b, c, d), masks = (share(x, EVEN[processes], rank) for x in whole)
     loss = fastssl.loss.DetConBLoss(0.1)
-    results["no target gradient"] = value_and_gradients(lambda a, b: loss(a, b, c, d, *masks), a, b)
+    results["no target gradient"] = gradient(lambda a, b: loss(a, b, c, d, *masks), a, b)
 
     wide, empty = torch.ones(2, 3 + rank), torch.ones(rank, 3)
     for name in ("dcl", "dcl, weights of all"):
@@ -207,7 +207,7 @@ def test_banks_take_the_rows_of_all_processes_in_their_order(processes: list[dic
 
 def test_targets_without_gradient_are_exact_too(processes: list[dict[Any, Any]]) -> None:
     (a, b, c, d), masks = inputs_of("detcon_b", sum(EVEN[len(processes)]), torch.float32)
-    whole = value_and_gradients(lambda a, b: fastssl.loss.detcon_b(a, b, c, d, *masks), a, b)
+    whole = gradient(lambda a, b: fastssl.loss.detcon_b(a, b, c, d, *masks), a, b)
     assert_mean_of([result["no target gradient"] for result in processes], whole, 1e-6)
 
 

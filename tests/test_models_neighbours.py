@@ -9,7 +9,8 @@ import torch
 from conftest import devices
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_checks import LargestTensor, rows
+from loss_cases import rows
+from loss_checks import LargestTensor
 from torch import Tensor
 
 from fastssl.models.modules import MemoryBankModule, NNMemoryBankModule, nearest_neighbours, nn_memory_bank

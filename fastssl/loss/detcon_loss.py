@@ -141,7 +141,9 @@ def _detcon(
     there = unit(target).view(2, images, regions, width).flip(0).view_as(pred)  # the other views' regions
     matches = (mask[:, :, None] == other[:, None, :]).to(pred.dtype)
     found = matches.sum(dim=2)
-    positives = (pred * ((matches / found.clamp(min=1)[:, :, None]) @ there)).sum(dim=2) * scale
+    with torch.autocast(query.device.type, enabled=False):
+        means = (matches / found.clamp(min=1)[:, :, None]) @ there
+    positives = (pred * means).sum(dim=2) * scale
     losses = torch.where(found > 0, sums.rows.view_as(positives) - positives, 0) / same.sum(dim=2)
     return losses.sum() / share
 
