@@ -75,7 +75,7 @@ def detcon(
             image, mask = a // regions, masks[view].flatten()[a]
             cross = torch.stack([torch.dot(query, key) for key in cross_view]) / temperature
             own = torch.stack([torch.dot(query, key) for key in same_view]) / temperature
-            of_image = torch.arange(images * regions) // regions == image
+            of_image = torch.arange(images * regions, device=query.device) // regions == image
             allowed = ~(of_image & (masks[view].flatten() == mask))
             positives = of_image & (masks[other].flatten() == mask)
             if not positives.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import subprocess
@@ -180,6 +181,23 @@ def test_memory_is_that_of_one_step_alone() -> None:
     assert found["z @ z.T"]["extra_mib"] > 2 * 16 > found[OURS]["extra_mib"]
     failed = losses.in_a_process("OpenCLIP", 64, 8)
     assert failed["status"].startswith("failed: ") or "value" in failed  # where it is installed
+
+
+def test_on_a_cpu_memory_and_the_large_batch_come_from_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("CPU_SIZE", (128, 16)), ("CPU_LARGE", (512, 16))):
+        monkeypatch.setattr(losses, name, size)
+    monkeypatch.setattr(losses, "ways", lambda device: not_compiled("cpu")[:1])
+    records = losses.on_cpu(argparse.Namespace(quick=False, rounds=2, slow_rounds=1))
+    assert [(r["task"], r["settings"]["pass"]) for r in records] == [
+        ("128 x 16", FORWARD),
+        ("128 x 16", BOTH),
+        ("512 x 16", BOTH),
+    ]
+    assert all(r["status"] == "ok" and r["settings"]["threads"] == 2 for r in records)
+    if Path("/proc/self/clear_refs").exists():
+        assert records[0]["peak_mib"] is None and records[1]["peak_mib"] >= 0
+        assert records[2]["process_mib"] > 100  # torch alone
+        assert records[2]["check"]["value_error"] < 1e-6
 
 
 def test_on_a_gpu_required_sizes_come_first() -> None:

@@ -197,7 +197,7 @@ def test_densecl_is_as_exact_as_plain_torch(
 
     def plain(q: Tensor, k: Tensor) -> Tensor:
         a, b = (nn.functional.normalize(x.double(), dim=2) for x in features)
-        matched = k[torch.arange(images)[:, None], (a @ b.mT).argmax(dim=2)]
+        matched = k[torch.arange(images, device=device)[:, None], (a @ b.mT).argmax(dim=2)]
         q, p = (nn.functional.normalize(x.flatten(0, 1), dim=1) for x in (q, matched))
         logits = torch.cat([(q * p).sum(dim=1, keepdim=True), q @ bank.to(q.dtype).T], dim=1) / t
         return nn.functional.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))

@@ -118,6 +118,21 @@ def test_k_neighbours_come_nearest_first_in_the_type_of_the_output() -> None:
     assert torch.equal(found, expected.bfloat16())
 
 
+@pytest.mark.parametrize("device", devices()[1:])
+def test_on_a_gpu_nothing_is_waited_for(device: str) -> None:
+    plain, nearest = MemoryBankModule(size=(50, 8)).to(device), NNMemoryBankModule(size=(50, 8), k=3).to(device)
+    batches = [rows(count, 8, seed=count, device=device) for count in (7, 20, 60)]
+    nearest(batches[0], update=True)  # loads what is loaded once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches:
+            plain(batch, update=True)
+            nearest(batch, update=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(plain.bank.roll(-int(plain.bank_ptr), 0), batches[-1][-50:])
+
+
 def test_search_keeps_the_contract_of_an_operator_and_compiles_without_a_graph_break() -> None:
     torch.library.opcheck(nn_memory_bank._search, (rows(4, 3), rows(9, 3, seed=1), 2))
     eager, compiled = NNMemoryBankModule(size=(7, 3), k=2), NNMemoryBankModule(size=(7, 3), k=2)
