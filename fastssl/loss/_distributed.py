@@ -14,6 +14,7 @@ Collectives are in the bodies of operators, so torch.compile sees no graph break
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from fastssl.loss._classes import Classes
 from fastssl.loss._operators import backend_of, refuse_second_derivative
-from fastssl.loss._rows import number, unit_rows, unit_rows_backward
+from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
 from fastssl.models._gather import gather_counts, gather_rows, world_size
 
 __all__ = ["GatheredSums", "gather", "gathered_sums", "own_part", "towers"]
@@ -33,35 +34,41 @@ class GatheredSums(NamedTuple):
 
     rows: Tensor  # (N,), logarithm of the sum over the allowed keys of all processes
     columns: Tensor  # (N,), logarithm of the sum over the allowed queries of all processes; (0,) without
-    products: Tensor  # (N,), sum of the products with all other unit rows of the same label; (0,) without
+    products: Tensor  # (N,), cosine with the positive, or sum of the cosines with all positives
     share: float  # rows of a process, on average: what to divide the sum of this process's losses by
 
 
 def gathered_sums(
     query: Tensor,
     key: Tensor | None,
-    scale: Tensor | float,
+    scale: Tensor,
     *,
-    repeats: int = 1,
+    views: int = 1,
     columns: bool = False,
     labels: Tensor | None = None,
 ) -> GatheredSums:
     """The sums that `contrastive_sums` has, of this process's rows over the rows of all processes.
 
+    Every process must call this. What is positive, and what is left out of the sums:
+
+        key given: key i is the positive of query i, and left out.
+        views=V: rows i, i + N / V, ... of a process are each other's positives; of two views the positive is left out,
+            of more the row itself alone, as the positives stand in each other's denominators.
+        labels given: rows of one label are each other's positives; the row itself is left out.
+
     Args:
         query: This process's queries, (N, D).
-        key: This process's keys, (N, D), row i the positive of query i; None: the queries.
+        key: This process's keys, (N, D); None: the queries.
         scale: As for `contrastive_sums`. Its gradient is exact in the mean over the processes.
-        repeats: Rows i and i + N / repeats of a process are of one image, whose entries are left out.
+        views: See above.
         columns: Whether to sum over columns, too.
-        labels: With key=None, one number a row of all processes, in their order, (T,).
+        labels: Of the rows of all processes, in their order, (T,).
 
-    Every process must call this. Raises ValueError where a process has no row, or rows of another width or type.
+    Raises:
+        ValueError: A process has no row, or rows of another width or type than the others.
     """
-    scale = number(scale, query)
-    both = query if key is None else torch.cat([query, key], dim=1)
-    everyone, counts = gather(both)
-    rows, column_values, products = _sums(query, key, scale, everyone, counts, labels, repeats, columns)
+    everyone, counts = gather(query if key is None else torch.cat([query, key], dim=1))
+    rows, column_values, products = _sums(query, key, scale, everyone, counts, labels, views, columns)
     return GatheredSums(rows, column_values, products, everyone.shape[0] / world_size())
 
 
@@ -90,12 +97,12 @@ def _sums(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
-    repeats: int,
+    views: int,
     columns: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
         all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
-        own_ids, all_ids = _ids(counts, repeats, query.device)
+        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device)
 
         def row_sums(own: Tensor, others: Tensor) -> Tensor:
             ids = (own_ids, all_ids, None)
@@ -103,12 +110,7 @@ def _sums(
 
         rows = row_sums(query, all_keys)
         column_values = row_sums(key, all_queries) if columns and key is not None else rows.new_empty(0)
-        products = rows.new_empty(0)
-        if labels is not None:
-            own, classes = own_part(counts), Classes(labels)
-            unit, _ = unit_rows(everyone, scale.dtype)
-            products = (unit[own] * (classes.sums(unit)[own] - unit[own])).sum(dim=1)
-        return rows, column_values, products
+        return rows, column_values, _Positives(query, key, everyone, counts, labels, views).products()
 
 
 @_sums.register_fake
@@ -119,14 +121,14 @@ def _(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
-    repeats: int,
+    views: int,
     columns: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     count = query.shape[0]
     return (
         scale.new_empty(count),
         scale.new_empty(count if columns and key is not None else 0),
-        scale.new_empty(0 if labels is None else count),
+        scale.new_empty(count),
     )
 
 
@@ -138,7 +140,7 @@ def _backward(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
-    repeats: int,
+    views: int,
     rows: Tensor,
     columns: Tensor,
     grad_rows: Tensor,
@@ -147,8 +149,13 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
         all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
-        own_ids, all_ids = _ids(counts, repeats, query.device)
-        stats = [s for s in (rows, grad_rows, columns, grad_columns, grad_products) if len(s)]
+        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device)
+        positives = _Positives(query, key, everyone, counts, labels, views)
+        stats = [rows, grad_rows]
+        if len(columns):
+            stats += [columns, grad_columns]
+        if labels is not None:
+            stats.append(grad_products)
         of_all = iter(torch.cat(gather_rows(torch.stack(stats, dim=1), counts.tolist())).t().contiguous())
         all_rows, all_grad_rows = next(of_all), next(of_all)
 
@@ -165,16 +172,16 @@ def _backward(
         if key is None:
             grad_query, grad_scale = gradient(query, everyone, (rows, grad_rows), (all_rows, all_grad_rows))
             grad_scale = grad_scale / 2  # every entry counts for its row and, elsewhere, for its column
-            if labels is not None:
-                added = _products_backward(everyone, own_part(counts), Classes(labels), next(of_all), scale.dtype)
-                grad_query = (grad_query.to(scale.dtype) + added).to(query.dtype)
-            return grad_query, query.new_empty(0, query.shape[1]), grad_scale
+            (added,) = positives.backward(grad_products if labels is None else next(of_all))
+            return _sum(grad_query, added), query.new_empty(0, query.shape[1]), grad_scale
         has_columns = len(columns) > 0
         column_stats = (next(of_all), next(of_all)) if has_columns else None
-        own_columns = (columns, grad_columns) if has_columns else (torch.zeros_like(rows), torch.zeros_like(rows))
+        # A sum of nothing has no gradient.
+        own_columns = (columns, grad_columns) if has_columns else (torch.full_like(rows, -math.inf), grad_rows)
         grad_query, grad_scale = gradient(query, all_keys, (rows, grad_rows), column_stats)
         grad_key, _ = gradient(key, all_queries, own_columns, (all_rows, all_grad_rows))
-        return grad_query, grad_key, grad_scale
+        to_query, to_key = positives.backward(grad_products)
+        return _sum(grad_query, to_query), _sum(grad_key, to_key), grad_scale
 
 
 @_backward.register_fake
@@ -185,7 +192,7 @@ def _(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
-    repeats: int,
+    views: int,
     rows: Tensor,
     columns: Tensor,
     grad_rows: Tensor,
@@ -197,7 +204,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    query, key, scale, everyone, counts, labels, ctx.repeats, _ = inputs
+    query, key, scale, everyone, counts, labels, ctx.views, _ = inputs
     rows, columns, _ = output
     ctx.save_for_backward(query, key, scale, everyone, counts, labels, rows, columns)
 
@@ -208,7 +215,7 @@ def _differentiate(
     query, key, scale, everyone, counts, labels, rows, columns = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
     grads = _backward(
-        query, key, scale, everyone, counts, labels, ctx.repeats, rows, columns, grad_rows, grad_columns, grad_products
+        query, key, scale, everyone, counts, labels, ctx.views, rows, columns, grad_rows, grad_columns, grad_products
     )
     return *(grad if needed else None for grad, needed in zip(grads, needs, strict=True)), *(None,) * 5
 
@@ -240,9 +247,52 @@ def _ids(counts: Tensor, repeats: int, device: torch.device) -> tuple[Tensor, Te
     return ids[torch.distributed.get_rank()], torch.cat(ids)
 
 
-def _products_backward(everyone: Tensor, own: slice, classes: Classes, grads: Tensor, dtype: torch.dtype) -> Tensor:
-    """Gradient in this process's rows of the sum over all processes of grads, (T,), times products."""
-    unit, norm = unit_rows(everyone, dtype)
-    by_row = grads[own, None] * (classes.sums(unit)[own] - unit[own])
-    by_column = classes.sums(unit * grads[:, None])[own] - unit[own] * grads[own, None]
-    return unit_rows_backward(by_row + by_column, unit[own], norm[own], dtype)
+def _sum(rounded: Tensor, exact: Tensor) -> Tensor:
+    """Sum of two gradients, in the type of the first."""
+    return (rounded.to(exact.dtype) + exact).to(rounded.dtype)
+
+
+class _Positives:
+    """Sum of the products of each row of this process with its positives, and what a gradient in it is in the rows."""
+
+    def __init__(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        everyone: Tensor,
+        counts: Tensor,
+        labels: Tensor | None,
+        views: int,
+    ) -> None:
+        self._dtype, self._views = working_dtype(query.dtype), views
+        self._own = slice(None) if labels is None else own_part(counts)
+        self._classes = None if labels is None else Classes(labels)
+        self._unit, self._norm = unit_rows(query if labels is None else everyone, self._dtype)
+        self._key = None if key is None else unit_rows(key, self._dtype)
+
+    def products(self) -> Tensor:
+        own = self._unit[self._own]
+        others = self._groups(self._unit) - own if self._key is None else self._key[0]
+        return (own * others).sum(dim=1)
+
+    def backward(self, grads: Tensor) -> list[Tensor]:
+        """Gradients in this process's rows, queries and keys, given those in the products.
+
+        With labels, a row is a positive of other processes' rows, too: grads are then those of all processes, (T,).
+        """
+        own, pull = self._unit[self._own], grads[:, None]
+        if self._key is not None:
+            key, norm = self._key
+            return [
+                unit_rows_backward(pull * key, own, self._norm, self._dtype),
+                unit_rows_backward(pull * own, key, norm, self._dtype),
+            ]
+        as_anchor = pull[self._own] * (self._groups(self._unit) - own)
+        as_positive = self._groups(pull * self._unit) - pull[self._own] * own
+        return [unit_rows_backward(as_anchor + as_positive, own, self._norm[self._own], self._dtype)]
+
+    def _groups(self, rows: Tensor) -> Tensor:
+        """For each row of this process the sum of all rows that are its positives, and of itself."""
+        if self._classes is not None:
+            return self._classes.sums(rows)[self._own]
+        return rows.view(self._views, -1, rows.shape[1]).sum(dim=0).repeat(self._views, 1)

@@ -18,7 +18,7 @@ from fastssl.loss import _tiles
 from fastssl.loss._checks import FLOATS
 from fastssl.loss._rows import number, unit_rows, unit_rows_backward, working_dtype
 
-__all__ = ["Sums", "backend_of", "contrastive_sums", "cosines", "refuse_second_derivative", "softplus", "unit"]
+__all__ = ["Sums", "backend_of", "contrastive_sums", "refuse_second_derivative", "softplus", "unit"]
 
 
 class Sums(NamedTuple):
@@ -87,11 +87,6 @@ def backend_of(query: Tensor) -> ModuleType:
 def unit(x: Tensor) -> Tensor:
     """Rows of x divided by their length, as `contrastive_sums` has them: (R, D), float32, or float64 for float64."""
     return _unit(x)
-
-
-def cosines(query: Tensor, key: Tensor) -> Tensor:
-    """Product of the unit rows i of both, (N,)."""
-    return (unit(query) * unit(key)).sum(dim=1)
 
 
 def softplus(x: Tensor) -> Tensor:

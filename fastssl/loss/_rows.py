@@ -41,7 +41,7 @@ def unit_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(dtype)
     norm.clamp_(min=NORM_EPS)
-    return x.to(dtype) / norm, norm
+    return x.to(dtype).contiguous() / norm, norm
 
 
 def unit_rows_backward(grad: Tensor, unit: Tensor, norm: Tensor, dtype: torch.dtype) -> Tensor:
@@ -59,7 +59,7 @@ def unit_rows_backward(grad: Tensor, unit: Tensor, norm: Tensor, dtype: torch.dt
 
 def in_use(rows: Tensor, dtype: torch.dtype, normalize: bool) -> tuple[Tensor, Tensor | None]:
     """Rows as they enter the products, in dtype, and the lengths that they were divided by, if any."""
-    return unit_rows(rows, dtype) if normalize else (rows.to(dtype), None)
+    return unit_rows(rows, dtype) if normalize else (rows.to(dtype).contiguous(), None)
 
 
 def in_input(grad: Tensor, rows: Tensor, norm: Tensor | None, dtype: torch.dtype) -> Tensor:

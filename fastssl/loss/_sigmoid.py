@@ -77,7 +77,7 @@ def sigmoid_backward(
         by_row[rows] += product(tile, k[columns].t())
         if needs_key:
             by_column[:, columns] += product(q[rows].t().contiguous(), tile.t())
-    by_key = by_column.t()
+    by_key = by_column.t().contiguous()
     if positive is not None:
         pull = -(shifted_rows(grad, positive, len(q)) if of_columns else grad)
         pull = pull * torch.sigmoid(-pairs.positives())

@@ -131,7 +131,7 @@ def backward(
             by_column[:, c] += product(q[r].t().contiguous(), tile.t())
         if makes_query:
             by_row[r] += product(tile, k[c].t())
-    by_key = q.new_empty(0, q.shape[1]) if by_column is None else by_column.t()
+    by_key = q.new_empty(0, q.shape[1]) if by_column is None else by_column.t().contiguous()
     if positive is not None:
         pull = grad_positives[:, None].to(q.dtype)
         if makes_query:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastssl.loss._checks import check_gather, check_pairs, check_scale, check_weights, weighted
 from fastssl.loss._distributed import gathered_sums
-from fastssl.loss._operators import contrastive_sums, cosines, softplus
+from fastssl.loss._operators import contrastive_sums, softplus
 from fastssl.loss._rows import number
 from fastssl.models._gather import world_size
 
@@ -63,8 +63,8 @@ def clip_loss(
     scale = number(logit_scale, image_features)
     share: float = image_features.shape[0]
     if distributed:
-        rows, columns, _, share = gathered_sums(image_features, text_features, scale, columns=True)
-        positives = cosines(image_features, text_features) * scale
+        rows, columns, products, share = gathered_sums(image_features, text_features, scale, columns=True)
+        positives = products * scale
     else:
         pair = torch.arange(image_features.shape[0], device=image_features.device)
         rows, positives, columns = contrastive_sums(

@@ -15,7 +15,7 @@ from fastssl.loss._checks import (
     weighted,
 )
 from fastssl.loss._distributed import gathered_sums
-from fastssl.loss._operators import contrastive_sums, cosines, softplus
+from fastssl.loss._operators import contrastive_sums, softplus, unit
 from fastssl.models._gather import world_size
 
 __all__ = ["info_nce"]
@@ -80,11 +80,11 @@ def info_nce(
     if bank is None and not distributed:
         row = torch.arange(query.shape[0], device=query.device)
         rows, positives, _ = contrastive_sums(query, key, scale, query_ids=row, key_ids=row, positive=0)
+    elif bank is None:
+        rows, _, products, share = gathered_sums(query, key, scale)
+        positives = products * scale
     else:
-        positives = cosines(query, key) * scale
-        if bank is not None:
-            rows, _, _ = contrastive_sums(query, bank, scale, normalize_key=False)
-        else:
-            rows, _, _, share = gathered_sums(query, key, scale)
+        rows, _, _ = contrastive_sums(query, bank, scale, normalize_key=False)
+        positives = (unit(query) * unit(key)).sum(dim=1) * scale
     # Sums without the positive: a small loss, log((N + p) / p), then keeps its relative accuracy.
     return weighted(softplus(rows - positives), weights).sum() / share

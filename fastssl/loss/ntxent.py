@@ -81,8 +81,8 @@ def ntxent(
     alone = views == 2
     share: float
     if distributed:
-        rows, _, _, share = gathered_sums(z, None, scale, repeats=2 if alone else 1)
-        positives = _mean_positives(z, views) * scale
+        rows, _, products, share = gathered_sums(z, None, scale, views=views)
+        positives = products * scale / (views - 1)
     elif alone:
         share = z.shape[0]
         rows, positives, _ = contrastive_sums(z, None, scale, query_ids=row % images, positive=images)
