@@ -243,7 +243,6 @@ def _keep_bank(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
     query, key, *_ = inputs
     _, of_query, of_key = output
     ctx.save_for_backward(query, key, of_query, of_key)
-    ctx.set_materialize_grads(True)
 
 
 def _differentiate_bank(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
