@@ -19,6 +19,12 @@ from fastssl.loss import _operators, _sigmoid, _tiles, info_nce, ntxent
 from fastssl.loss._operators import Sums, contrastive_sums
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 def by_definition(
     query: Tensor,
     key: Tensor | None,
@@ -248,12 +254,12 @@ def test_no_tensor_is_larger_than_a_tile_or_the_rows(scale: float, monkeypatch: 
     none = query.new_empty(0)
     with LargestTensor() as largest:
         options = (ids, None, 256, False, True, True)
-        sums, positives, *_ = _tiles.forward(query, None, number, *options)
+        sums, positives, _ = _tiles.forward(query, None, number, *options)
         _tiles.backward(query, None, number, *options, sums, none, sums, positives, none, True, False)
         options = (ids, torch.arange(1500), 0, True, True, True)
-        sums, positives, columns, _ = _tiles.forward(query, key, number, *options)
+        sums, positives, columns = _tiles.forward(query, key, number, *options)
         _tiles.backward(query, key, number, *options, sums, columns, sums, positives, columns, True, True)
-        _tiles.forward(query, key, number, None, None, None, False, True, False, means=True)
+        _tiles.forward_with_means(query, key, number, None, None, True, False)
         losses = _sigmoid.sigmoid_forward(query, key, number, number, 0)
         _sigmoid.sigmoid_backward(query, key, number, number, 0, losses, False, True)
     assert largest.elements <= allowed

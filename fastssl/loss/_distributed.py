@@ -106,7 +106,7 @@ def _sums(
 
         def row_sums(own: Tensor, others: Tensor) -> Tensor:
             ids = (own_ids, all_ids, None)
-            return backend_of(own).forward(own, others, scale, *ids, False, True, True)[0]
+            return backend_of(own, others).forward(own, others, scale, *ids, False, True, True)[0]
 
         rows = row_sums(query, all_keys)
         column_values = row_sums(key, all_queries) if columns and key is not None else rows.new_empty(0)
@@ -166,7 +166,9 @@ def _backward(
             column_sums, column_grads = column_stats or (sums.new_empty(0), sums.new_empty(0))
             options = (own_ids, all_ids, None, column_stats is not None, True, True)
             values = (sums, column_sums, grads, sums.new_empty(0), column_grads)
-            grad_own, _, grad_scale = backend_of(own).backward(own, others, scale, *options, *values, True, False)
+            grad_own, _, grad_scale = backend_of(own, others).backward(
+                own, others, scale, *options, *values, True, False
+            )
             return grad_own, grad_scale
 
         if key is None:

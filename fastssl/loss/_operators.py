@@ -56,8 +56,8 @@ def contrastive_sums(
         normalize_query: Whether rows are divided by their length first, as by torch.nn.functional.normalize.
         normalize_key: The same for the keys.
 
-    Where only the sums over rows are asked for and the keys require no gradient, the forward pass keeps (N, D) numbers
-    and not the keys, which may then change before the backward pass, as a memory bank does.
+    Where only the sums over rows are asked for and the keys require no gradient, the backward pass does not look at the
+    keys, which may then change before it, as a memory bank does.
 
     Raises:
         ValueError: Shapes that do not fit together, ids on one side only, or columns=True with key=None.
@@ -71,16 +71,21 @@ def contrastive_sums(
     """
     _check(query, key, scale, query_ids, key_ids, positive, columns)
     scale = number(scale, query)
+    if key is not None and query.device.type != "cpu":
+        key = key.to(query.dtype)  # kernels take one type, as a product of matrices under autocast does
     wanted = torch.is_grad_enabled() and (query.requires_grad or scale.requires_grad)
-    means = wanted and positive is None and not columns and key is not None and not key.requires_grad
+    keep = wanted and positive is None and not columns and key is not None and not key.requires_grad
     rows, positives, column_values, _ = _contrastive(
-        query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, means
+        query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, keep
     )
     return Sums(rows, positives, column_values)
 
 
-def backend_of(query: Tensor) -> ModuleType:
-    """What computes the sums of these queries: a module with the functions `forward` and `backward` of _tiles.py."""
+def backend_of(query: Tensor, key: Tensor | None) -> ModuleType:
+    """What computes the sums of these rows: a module with the functions `forward` and `backward` of _tiles.py.
+
+    Asked of fake tensors, too: looks at no number of theirs.
+    """
     return _tiles
 
 
@@ -146,12 +151,20 @@ def _contrastive(
     columns: bool,
     normalize_query: bool,
     normalize_key: bool,
-    means: bool,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sums and, with `keep`, what the backward pass needs in place of the keys: see `_keeps_means`."""
     with torch.autocast(query.device.type, enabled=False):
-        return backend_of(query).forward(
-            query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, means
+        if keep and key is not None and _keeps_means(query, key):
+            rows, means = _tiles.forward_with_means(
+                query, key, scale, query_ids, key_ids, normalize_query, normalize_key
+            )
+            return rows, rows.new_empty(0), rows.new_empty(0), means
+        rows, positives, column_values = backend_of(query, key).forward(
+            query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key
         )
+        kept = key.clone() if keep and key is not None else query.new_empty(0, query.shape[1])
+        return rows, positives, column_values, kept
 
 
 @_contrastive.register_fake
@@ -165,16 +178,23 @@ def _(
     columns: bool,
     normalize_query: bool,
     normalize_key: bool,
-    means: bool,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = working_dtype(query.dtype)
     count, width = query.shape
+    kept = query.new_empty(0, width)
+    if keep and key is not None:
+        kept = scale.new_empty(query.shape) if _keeps_means(query, key) else torch.empty_like(key)
     return (
-        query.new_empty(count, dtype=dtype),
-        query.new_empty(0 if positive is None else count, dtype=dtype),
-        query.new_empty(key.shape[0] if columns and key is not None else 0, dtype=dtype),
-        query.new_empty((count if means else 0, width), dtype=dtype),
+        scale.new_empty(count),
+        scale.new_empty(0 if positive is None else count),
+        scale.new_empty(key.shape[0] if columns and key is not None else 0),
+        kept,
     )
+
+
+def _keeps_means(query: Tensor, key: Tensor) -> bool:
+    """Whether `keep` means the means of the keys, (N, D), and not a copy of them."""
+    return backend_of(query, key) is _tiles
 
 
 @torch.library.custom_op("fastssl::contrastive_backward", mutates_args=())
@@ -197,7 +217,7 @@ def _contrastive_backward(
     needs_key: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
-        return backend_of(query).backward(
+        gradients = backend_of(query, key).backward(
             query,
             key,
             scale,
@@ -214,6 +234,13 @@ def _contrastive_backward(
             grad_columns,
             needs_query,
             needs_key,
+        )
+        grad_query, grad_key, grad_scale = gradients
+        of_key = query if key is None else key
+        return (
+            query.new_empty(0, query.shape[1]) if grad_query is None else grad_query,
+            of_key.new_empty(0, query.shape[1]) if grad_key is None else grad_key,
+            grad_scale,
         )
 
 
@@ -286,49 +313,33 @@ def _(x: Tensor, grad: Tensor) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    query, key, scale, query_ids, key_ids, *ctx.options, ctx.has_means = inputs
-    rows, _, columns, means = output
+    query, key, scale, query_ids, key_ids, *ctx.options, keep = inputs
+    rows, _, columns, kept = output
+    ctx.has_means = keep and _keeps_means(query, key)
     if ctx.has_means:
-        ctx.save_for_backward(query, scale, means)
+        ctx.save_for_backward(query, scale, kept)
     else:
-        ctx.save_for_backward(query, key, scale, query_ids, key_ids, rows, columns)
+        ctx.save_for_backward(query, kept if keep else key, scale, query_ids, key_ids, rows, columns)
 
 
 def _differentiate(
     ctx: Any, grad_rows: Tensor, grad_positives: Tensor, grad_columns: Tensor, _: Tensor
 ) -> tuple[Tensor | None, ...]:
     positive, columns, normalize_query, normalize_key = ctx.options
-    needs_query, needs_key, needs_scale = ctx.needs_input_grad[:3]
+    needs_query, needs_key = ctx.needs_input_grad[:2]
+    grad_key = None
     if ctx.has_means:
         query, scale, means = ctx.saved_tensors
         grad_query, grad_scale = _means_backward(query, scale, normalize_query, means, grad_rows)
-        grad_key = None
     else:
         query, key, scale, query_ids, key_ids, rows, column_values = ctx.saved_tensors
+        options = (query_ids, key_ids, positive, columns, normalize_query, normalize_key)
+        values = (rows, column_values, grad_rows, grad_positives, grad_columns)
         grad_query, grad_key, grad_scale = _contrastive_backward(
-            query,
-            key,
-            scale,
-            query_ids,
-            key_ids,
-            positive,
-            columns,
-            normalize_query,
-            normalize_key,
-            rows,
-            column_values,
-            grad_rows,
-            grad_positives,
-            grad_columns,
-            needs_query,
-            needs_key,
+            query, key, scale, *options, *values, needs_query, needs_key
         )
-    gradients = (
-        grad_query if needs_query else None,
-        grad_key if needs_key else None,
-        grad_scale if needs_scale else None,
-    )
-    return *gradients, *(None,) * 7
+    gradients = zip((grad_query, grad_key, grad_scale), ctx.needs_input_grad, strict=False)
+    return *(gradient if needed else None for gradient, needed in gradients), *(None,) * 7
 
 
 def refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:
