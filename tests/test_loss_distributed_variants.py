@@ -155,7 +155,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[2, 3, 4])
 def processes(request: pytest.FixtureRequest, folder: Path) -> list[dict[Any, Any]]:
     """What each of 2, 3 or 4 processes computed."""
     return [torch.load(folder / f"{rank}_of_{request.param}.pt") for rank in range(request.param)]

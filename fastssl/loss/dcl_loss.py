@@ -61,13 +61,11 @@ def dcl(
     distributed = gather_distributed and world_size() > 1
     _check_rows("dcl", z, temperature, may_be_empty=distributed)
     check_weights("dcl", weights, z.shape[0])
-    images = z.shape[0] // 2
     scale = inverse(temperature, z)
     if distributed:
-        sums = gathered_sums(z, None, scale, repeats=2)
-        own = unit(z)
-        positives = (own[:images] * own[images:]).sum(dim=1).repeat(2) * scale
-        return (sums.rows - weighted(positives, weights)).sum() / sums.share
+        sums = gathered_sums(z, None, scale, views=2)
+        return (sums.rows - weighted(sums.products * scale, weights)).sum() / sums.share
+    images = z.shape[0] // 2
     ids = torch.arange(images, device=z.device).repeat(2)
     rows, positives, _ = contrastive_sums(z, None, scale, query_ids=ids, positive=images)
     return (rows - weighted(positives, weights)).mean()
