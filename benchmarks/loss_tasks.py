@@ -2,8 +2,7 @@
 
 A contender is a function of the embeddings of two views, (B, D) each, that returns the mean loss. All get the same embeddings,
 each in the type that its name says, and R = 2B rows in all. Those that cannot leave a row's product with itself out of its sum
-take it out afterwards, which costs them O(R D); OpenCLIP's loss is another one, over R pairs, so that it has as many logits, and
-is checked against its own definition.
+keep it in, and are checked against that; so does OpenCLIP's loss, over the R pairs of a row and its other view.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class Inputs:
         """Value and gradient in all rows, (2B, D), in float64, of the embeddings rounded to dtype."""
         key = definition, dtype
         if key not in self._exact:
-            self._exact[key] = {"ntxent": exact_ntxent, "clip": exact_clip}[definition](self.z.to(dtype))
+            self._exact[key] = {"ntxent": exact_ntxent, "with itself": exact_with_itself}[definition](self.z.to(dtype))
         return self._exact[key]
 
 
@@ -89,8 +88,10 @@ def exact_ntxent(z: Tensor, with_gradient: bool = True) -> tuple[float, Tensor]:
     return _exact(z, torch.arange(count, device=z.device).roll(count // 2), True, with_gradient)
 
 
-def exact_clip(z: Tensor, with_gradient: bool = True) -> tuple[float, Tensor]:
-    """CLIP's loss of the pairs (row i, its other view): by symmetry of z @ z.T the same in both directions."""
+def exact_with_itself(z: Tensor, with_gradient: bool = True) -> tuple[float, Tensor]:
+    """The same with a row's product with itself in its sum: CLIP's loss of the pairs of a row and its other view, in both
+    directions, by the symmetry of z @ z.T.
+    """
     return _exact(z, torch.arange(len(z), device=z.device).roll(len(z) // 2), False, with_gradient)
 
 
@@ -166,17 +167,6 @@ def compiled(build: Callable[[], Loss]) -> Callable[[], Loss]:
     return lambda: torch.compile(build(), dynamic=False)
 
 
-def without_self(losses: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """The mean of losses of rows whose sums hold the row's product with itself, without it: log(e^l - e^(s - p)).
-
-    query and key are what was multiplied, so that s and p are the products that the sums hold.
-    """
-    query, key = query.float(), key.float()
-    positives = (query * key.roll(len(key) // 2, 0)).sum(dim=1)
-    of_self = (query * key).sum(dim=1)
-    return (losses + torch.log1p(-torch.exp(of_self - positives - losses))).mean()
-
-
 def linear_cross_entropy() -> Loss:
     """torch's own, in chunks that it chooses."""
     from torch.nn import LinearCrossEntropyOptions
@@ -185,10 +175,8 @@ def linear_cross_entropy() -> Loss:
 
     def loss(first: Tensor, second: Tensor) -> Tensor:
         z = F.normalize(torch.cat([first, second]), dim=1)
-        scaled = z / TEMPERATURE
         labels = torch.arange(len(z), device=z.device).roll(len(z) // 2)
-        losses = F.linear_cross_entropy(scaled, z, labels, reduction="none", options=options)
-        return without_self(losses.float(), scaled, z)
+        return F.linear_cross_entropy(z / TEMPERATURE, z, labels, options=options)
 
     return loss
 
@@ -201,7 +189,8 @@ def inf_cl() -> Loss:
         z = F.normalize(torch.cat([first, second]), dim=1)
         labels = torch.arange(len(z), device=z.device).roll(len(z) // 2)
         head = max(d for d in (16, 32, 64, 128, 256) if z.shape[1] % d == 0)
-        return without_self(cal_flash_loss(z, z, labels, 1 / TEMPERATURE, head), z / TEMPERATURE, z)
+        losses: Tensor = cal_flash_loss(z, z, labels, 1 / TEMPERATURE, head)
+        return losses.mean()
 
     return loss
 
@@ -227,9 +216,9 @@ def ways(device: torch.device) -> list[Way]:
             Way("lightly", torch.float32, lightly_loss, ("lightly",), slow=True),
             Way("lightly, compiled, bfloat16", half, compiled(lightly_loss), ("lightly",)),
             Way("z @ z.T, compiled, bfloat16", half, compiled(lambda: plain)),
-            Way("F.linear_cross_entropy, bfloat16", half, linear_cross_entropy, slow=True),
-            Way("Inf-CL", torch.float32, inf_cl, ("inf_cl", "triton"), slow=True, coarse=True),
-            Way("OpenCLIP, bfloat16", half, open_clip, ("open_clip",), definition="clip"),
+            Way("F.linear_cross_entropy, bfloat16", half, linear_cross_entropy, slow=True, definition="with itself"),
+            Way("Inf-CL", torch.float32, inf_cl, ("inf_cl", "triton"), True, "with itself", coarse=True),
+            Way("OpenCLIP, bfloat16", half, open_clip, ("open_clip",), definition="with itself"),
         ]
     single = torch.float32
     return [
@@ -238,8 +227,8 @@ def ways(device: torch.device) -> list[Way]:
         Way("lightly, compiled", single, compiled(lightly_loss), ("lightly",), slow=True),
         Way("z @ z.T", single, lambda: plain, slow=True),
         Way("z @ z.T, compiled", single, compiled(lambda: plain), slow=True),
-        Way("F.linear_cross_entropy", single, linear_cross_entropy, slow=True),
-        Way("OpenCLIP", single, open_clip, ("open_clip",), slow=True, definition="clip"),
+        Way("F.linear_cross_entropy", single, linear_cross_entropy, slow=True, definition="with itself"),
+        Way("OpenCLIP", single, open_clip, ("open_clip",), slow=True, definition="with itself"),
     ]
 
 
