@@ -245,8 +245,8 @@ def test_ten_steps_under_ddp_are_those_of_one_process(processes: list[dict[Any, 
     for result in processes:
         for key, value in model.state_dict().items():
             ours = result["model", name][key]
-            # Ten steps, each with the 1e-6 of a gradient, and what a step makes of an earlier one's difference.
-            assert ((ours - value).abs().max() / value.abs().max()).item() <= 1e-5, key
+            # A few roundings of float32, as of the gradients.
+            assert ((ours - value).abs().max() / value.abs().max()).item() <= 1e-6, key
 
 
 def test_compiles_without_a_graph_break(folder: Path) -> None:

@@ -46,6 +46,7 @@ def one_thread() -> None:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that a few rows make many of them."""
     monkeypatch.setattr(_tiles, "CPU_TILE", (3, 6))
+    monkeypatch.setattr("fastssl.loss._pairs.SMALL_MATRIX", 0)
     monkeypatch.setattr(_tiles, "GPU_TILE", (3, 6))
 
 

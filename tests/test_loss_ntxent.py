@@ -22,6 +22,7 @@ from fastssl.loss import NTXentLoss, _tiles, ntxent
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that a few rows make many of them."""
     monkeypatch.setattr(_tiles, "CPU_TILE", (3, 6))
+    monkeypatch.setattr("fastssl.loss._pairs.SMALL_MATRIX", 0)
     monkeypatch.setattr(_tiles, "GPU_TILE", (3, 6))
 
 
@@ -59,6 +60,19 @@ def test_ntxent_is_as_exact_as_plain_torch_over_many_tiles(
         lambda x, t: reference.plain_ntxent(x, t),
         [z, torch.tensor(t, dtype=dtype, device=device)],
         1 / t,
+    )
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("width, dtype", [(1, torch.float32), (1030, torch.float32), (1030, torch.bfloat16)])
+def test_ntxent_of_1031_images_is_as_exact_as_plain_torch(device: str, dtype: torch.dtype, width: int) -> None:
+    z = rows(2 * 1031, width, dtype, device=device)
+    assert_as_exact_as_plain(
+        lambda x, t: ntxent(x, t),
+        lambda x, t: reference.plain_ntxent(x, t),
+        lambda x, t: reference.plain_ntxent(x, t),
+        [z, torch.tensor(0.07, dtype=dtype, device=device)],
+        1 / 0.07,
     )
 
 

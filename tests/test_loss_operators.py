@@ -100,6 +100,7 @@ def test_sums_and_gradients_are_those_of_the_stored_matrix(
     tensors, options = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_tiles, "CPU_TILE", (3, 6))
+        patch.setattr("fastssl.loss._pairs.SMALL_MATRIX", 0)
         patch.setattr("fastssl.loss._pairs.MOST_LISTED", 1000 if listed else 0)
         exact_sums = by_definition(*tensors, **options)
         weights = [rows(1, len(s), torch.float64, 7)[0] if len(s) else s for s in exact_sums]
@@ -128,6 +129,7 @@ def test_means_of_the_keys_serve_the_backward_pass(case: tuple[list[Tensor | Non
         leaves = [x.clone().requires_grad_() for x in (query, scale)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_tiles, "CPU_TILE", (3, 6))
+            patch.setattr("fastssl.loss._pairs.SMALL_MATRIX", 0)
             sums = function(leaves[0], key, leaves[1], **options).rows
         weights = torch.where(sums.isinf(), 0, rows(1, len(sums), torch.float64, 7)[0])
         total = (weights * torch.where(sums.isinf(), 0, sums)).sum()
@@ -156,8 +158,9 @@ def test_not_a_number_stays_one() -> None:
 
 
 @pytest.mark.parametrize("ids", [torch.zeros(40), torch.arange(40) % 2, torch.arange(40), torch.arange(40) - 2**62])
-def test_ids_may_be_few_or_many(ids: Tensor) -> None:
+def test_ids_may_be_few_or_many(ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listed where few are alike, compared where many are: both give the same sums."""
+    monkeypatch.setattr("fastssl.loss._pairs.SMALL_MATRIX", 0)
     ids, z = ids.long(), rows(40, 3, torch.float64)
     ours, exact = (f(z, None, 5.0, query_ids=ids).rows for f in (contrastive_sums, by_definition))
     torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12)

@@ -36,6 +36,7 @@ class GatheredSums(NamedTuple):
     columns: Tensor  # (N,), logarithm of the sum over the allowed queries of all processes; (0,) without
     products: Tensor  # (N,), cosine with the positive, or sum of the cosines with all positives
     share: float  # rows of a process, on average: what to divide the sum of this process's losses by
+    labels: Tensor  # (T,), of the rows of all processes; (0,) without
 
 
 def gathered_sums(
@@ -62,14 +63,16 @@ def gathered_sums(
         scale: As for `contrastive_sums`. Its gradient is exact in the mean over the processes.
         views: See above.
         columns: Whether to sum over columns, too.
-        labels: Of the rows of all processes, in their order, (T,).
+        labels: Of this process's rows, (N,), int64.
 
     Raises:
         ValueError: A process has no row, or rows of another width or type than the others.
     """
     everyone, counts = gather(query if key is None else torch.cat([query, key], dim=1))
-    rows, column_values, products = _sums(query, key, scale, everyone, counts, labels, views, columns)
-    return GatheredSums(rows, column_values, products, everyone.shape[0] / world_size())
+    all_labels = None if labels is None else _gather_labels(labels, everyone, counts)
+    rows, column_values, products = _sums(query, key, scale, everyone, counts, all_labels, views, columns)
+    share = everyone.shape[0] / world_size()
+    return GatheredSums(rows, column_values, products, share, counts[:0] if all_labels is None else all_labels)
 
 
 def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +90,17 @@ def _gather(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _(rows: Tensor) -> tuple[Tensor, Tensor]:
     total = torch.library.get_ctx().new_dynamic_size()
     return rows.new_empty(total, rows.shape[1]), torch.empty(world_size(), dtype=torch.int64)
+
+
+@torch.library.custom_op("fastssl::gather_labels", mutates_args=())
+def _gather_labels(labels: Tensor, everyone: Tensor, counts: Tensor) -> Tensor:
+    """Labels of the rows of all processes, (T,)."""
+    return torch.cat(gather_rows(labels[:, None], counts.tolist())).flatten()
+
+
+@_gather_labels.register_fake
+def _(labels: Tensor, everyone: Tensor, counts: Tensor) -> Tensor:
+    return labels.new_empty(everyone.shape[0])
 
 
 @torch.library.custom_op("fastssl::contrastive_of_processes", mutates_args=())
@@ -240,7 +254,7 @@ def own_part(counts: Tensor) -> slice:
 
 
 def _ids(counts: Tensor, repeats: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids of this process's rows and of all rows: rows i and i + count / repeats of a process have the same."""
+    """Ids of this process's rows and of all rows; rows i and i + count / repeats of a process have the same."""
     first, ids = 0, []
     for count in counts.tolist():
         images = count // repeats

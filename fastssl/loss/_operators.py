@@ -1,7 +1,7 @@
 """The contrastive engine as torch.library operators: opaque to torch.compile, differentiable once.
 
 All contrastive losses here are plain torch on top of one function, `contrastive_sums`. What computes it is a backend:
-a module with `forward` and `backward` on plain tensors, chosen by `_backend`.
+a module with `forward` and `backward` on plain tensors, chosen by `backend_of`.
 
 Bodies run under no autocast: the logits are float32 at least, whatever the type of the embeddings.
 """
@@ -52,7 +52,7 @@ def contrastive_sums(
         query_ids: (N,), int64. Entries of S whose two ids are equal are left out of the sums.
         key_ids: (M,), int64; with key=None they are query_ids.
         positive: If given, key (i + positive) mod M is the positive of query i; M >= N.
-        columns: Whether to sum over columns, too; with key=None they are the rows.
+        columns: Whether to sum over columns, too; not with key=None, where they would be the rows.
         normalize_query: Whether rows are divided by their length first, as by torch.nn.functional.normalize.
         normalize_key: The same for the keys.
 

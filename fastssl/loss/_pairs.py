@@ -10,13 +10,16 @@ __all__ = ["EqualIds"]
 # Entries a row, on average, beyond which a comparison of the whole tile costs less than a list of them.
 MOST_LISTED = 16
 
+# Entries of the whole matrix up to which that is so whatever the ids.
+SMALL_MATRIX = 2**17
+
 
 class EqualIds:
     """Entries of an (N, M) matrix whose ids are equal.
 
     On a CPU they are listed once, sorted by the block that they lie in, so that a tile without any costs nothing, as
-    long as they are few; else, and on other devices, which the length of a list would make the host wait for, every
-    tile is compared.
+    long as they are few in a large matrix; else, and on other devices, which the length of a list would make the host
+    wait for, every tile is compared.
 
     Args:
         query_ids: Of the rows, (N,).
@@ -27,7 +30,7 @@ class EqualIds:
     def __init__(self, query_ids: Tensor, key_ids: Tensor, side: int) -> None:
         self._query_ids, self._key_ids, self._side = query_ids, key_ids, side
         self._blocks: Tensor | None = None
-        if query_ids.device.type != "cpu":
+        if query_ids.device.type != "cpu" or len(query_ids) * len(key_ids) <= SMALL_MATRIX:
             return
         ordered, order = key_ids.sort()
         first = torch.searchsorted(ordered, query_ids)

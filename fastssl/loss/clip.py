@@ -63,7 +63,7 @@ def clip_loss(
     scale = number(logit_scale, image_features)
     share: float = image_features.shape[0]
     if distributed:
-        rows, columns, products, share = gathered_sums(image_features, text_features, scale, columns=True)
+        rows, columns, products, share, _ = gathered_sums(image_features, text_features, scale, columns=True)
         positives = products * scale
     else:
         pair = torch.arange(image_features.shape[0], device=image_features.device)

@@ -81,7 +81,7 @@ def info_nce(
         row = torch.arange(query.shape[0], device=query.device)
         rows, positives, _ = contrastive_sums(query, key, scale, query_ids=row, key_ids=row, positive=0)
     elif bank is None:
-        rows, _, products, share = gathered_sums(query, key, scale)
+        rows, _, products, share, _ = gathered_sums(query, key, scale)
         positives = products * scale
     else:
         rows, _, _ = contrastive_sums(query, bank, scale, normalize_key=False)

@@ -81,7 +81,7 @@ def ntxent(
     alone = views == 2
     share: float
     if distributed:
-        rows, _, products, share = gathered_sums(z, None, scale, views=views)
+        rows, _, products, share, _ = gathered_sums(z, None, scale, views=views)
         positives = products * scale / (views - 1)
     elif alone:
         share = z.shape[0]

@@ -14,7 +14,7 @@ from fastssl.loss._checks import (
     weighted,
 )
 from fastssl.loss._classes import Classes, others_with
-from fastssl.loss._distributed import gather, gathered_sums
+from fastssl.loss._distributed import gathered_sums
 from fastssl.loss._operators import contrastive_sums, unit
 from fastssl.models._gather import world_size
 
@@ -70,12 +70,11 @@ def supcon(
     check_weights("supcon", weights, z.shape[0])
     labels = labels.long()
     scale = inverse(temperature, z)
-    share: float
+    share, all_labels = float(z.shape[0]), labels
     if distributed:
-        all_labels = gather(labels[:, None])[0].flatten()
-        rows, _, products, share = gathered_sums(z, None, scale, labels=all_labels)
+        rows, _, products, share, all_labels = gathered_sums(z, None, scale, labels=labels)
     else:
-        all_labels, share, own = labels, z.shape[0], unit(z)
+        own = unit(z)
         rows, _, _ = contrastive_sums(z, None, scale, query_ids=torch.arange(z.shape[0], device=z.device))
         products = (own * (Classes(labels).sums(own) - own)).sum(dim=1)
     positives = others_with(labels, all_labels)

@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["gather_counts", "gather_rows", "world_size"]
 
 # A process tells the others the position of its type here.
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def world_size() -> int:
