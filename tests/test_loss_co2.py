@@ -22,6 +22,12 @@ from fastssl.loss.regularizer import CO2Regularizer, co2
 temperatures = st.sampled_from([0.01, 0.05, 0.1, 1.0])
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that a few rows make many of them."""

@@ -20,6 +20,12 @@ from fastssl.loss import DCLLoss, DCLWLoss, _tiles, dcl, dclw
 from fastssl.loss.dcl_loss import negative_mises_fisher_weights
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 def half_weights(first: Tensor, second: Tensor) -> Tensor:
     """Differ by row and by the order of the views."""
     return torch.linspace(0.5, 2, len(first), device=first.device, dtype=first.dtype) + first[:, 0].detach()

@@ -20,6 +20,12 @@ import fastssl.loss
 from fastssl.loss import DetConBLoss, DetConSLoss, _tiles, densecl, detcon_b, detcon_s
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 def regions(
     images: int, masks: int, width: int, dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cpu"
 ) -> Tensor:

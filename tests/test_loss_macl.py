@@ -21,6 +21,12 @@ import fastssl.loss
 from fastssl.loss import DirectCLRLoss, MACLLoss, NTXentLoss, directclr, macl
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=15)

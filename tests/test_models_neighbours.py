@@ -16,6 +16,12 @@ from torch import Tensor
 from fastssl.models.modules import MemoryBankModule, NNMemoryBankModule, nearest_neighbours, nn_memory_bank
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Products this small take longer with two, which wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few queries and few rows of the bank at a time, neither a divisor of what the tests search."""
