@@ -50,12 +50,17 @@ def assert_as_exact_as_plain(
     scale: float,
     terms: float = 1,
 ) -> None:
-    """Value and gradients: at most twice the error of plain torch in the same type, and what one rounding can do.
+    """Value and gradients: at most twice the error of plain torch in float32, and what one rounding can do.
+
+    Types of 16 bits are converted for plain torch: whatever the type of the rows, we compute in float32 at least, and
+    only gradients are rounded to it. (float64 is compared in float64.)
 
     Inputs are embeddings, and numbers: the scale of the logits, or its inverse, and a bias. One rounding is, for the
     value, eps of the value and of a logit, which is at most scale; for the gradient in a unit row, which is at most
-    4 scale / n, eps of a logit too. A gradient is compared times the length of its row, because it is inverse to it. The
-    gradient in the scale is at most 2, in its inverse scale^2 times as much.
+    4 scale / n, eps of a logit too, and twice eps of the type that it is rounded to, as a sum of what several operators
+    have rounded. A gradient is compared times the length of its row, because it is inverse to it, and where it cannot
+    leave the type: in rows so short that float16 overflows, GradScaler has to see that, whatever it sees. The gradient
+    in the scale is at most 2, in its inverse scale^2 times as much.
 
     Args:
         loss, plain, exact: Functions of the inputs; exact is given them in float64.
@@ -63,19 +68,25 @@ def assert_as_exact_as_plain(
         terms: How many losses of a pair are added up in a row's, where it is no mean.
     """
     dtype, count = inputs[0].dtype, len(inputs[0])
-    results = gradient(loss, *inputs), gradient(plain, *inputs), gradient(exact, *[x.double() for x in inputs])
-    eps = torch.finfo(dtype).eps * (8 if dtype == torch.float64 else 1)  # the exact one is rounded to float64 itself
+    working = torch.float64 if dtype == torch.float64 else torch.float32
+    inputs = [x if x.dim() else x.to(working) for x in inputs]
+    results = (
+        gradient(loss, *inputs),
+        gradient(plain, *[x.to(working) for x in inputs]),
+        gradient(exact, *[x.double() for x in inputs]),
+    )
+    eps = torch.finfo(working).eps * (8 if dtype == torch.float64 else 1)  # the exact one is rounded to float64 itself
+    of_type = torch.finfo(dtype)
     of_logit = eps * terms * (1 + scale)
     for k, (ours, theirs, truth) in enumerate(zip(*results, strict=True)):
-        x = None if k == 0 else inputs[k - 1].double()
-        finite = truth.abs() <= torch.finfo(dtype).max
-        length = x.norm(dim=1, keepdim=True).clamp(min=1e-12) if x is not None and x.dim() == 2 else 1.0
-        error, plain_error = (((y.double() - truth) * length).abs().where(finite, 0).amax() for y in (ours, theirs))
-        plain_error = plain_error.nan_to_num(nan=math.inf)
-        if x is None:
-            floor = eps * truth.abs() + of_logit
-        elif x.dim() == 2:
-            floor = of_logit * 4 * scale / count
-        else:
-            floor = of_logit * 4 * max(1, scale**2) + eps * truth.abs()
-        assert error <= 2 * plain_error + floor, f"output {k}: off by {error:.2e}, plain torch by {plain_error:.2e}"
+        error, plain_error = ((y.double() - truth).abs() for y in (ours, theirs))
+        floor = eps * truth.abs() + of_logit * (1 if k == 0 else 4 * max(1, scale**2))
+        if k > 0 and inputs[k - 1].dim() == 2:
+            length = inputs[k - 1].double().norm(dim=1, keepdim=True).clamp(min=1e-12)
+            largest = 4 * scale * terms / count
+            finite = largest / length <= of_type.max
+            error, plain_error = ((x * length).where(finite, 0) for x in (error, plain_error))
+            floor = (of_logit + 2 * of_type.eps) * largest + 2 * of_type.smallest_normal * of_type.eps * length
+        plain_error = plain_error.amax().nan_to_num(nan=math.inf)
+        excess = (error - floor).amax()
+        assert excess <= 2 * plain_error, f"output {k}: off by {error.max():.2e}, plain torch by {plain_error:.2e}"

@@ -48,9 +48,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, bool], Tensor]] = {
     "ntxent": lambda v, y, w, t, g: ntxent(of_views(v[:2]), t, weights=w.repeat(2), gather_distributed=g),
     "three views": lambda v, y, w, t, g: ntxent(of_views(v), t, views=3, gather_distributed=g),
     "supcon": lambda v, y, w, t, g: supcon(of_views(v[:2]), y.repeat(2), t, weights=w.repeat(2), gather_distributed=g),
+    "views beside each other": lambda v, y, w, t, g: SupConLoss(t, gather_distributed=g)(v.transpose(0, 1)),
     "labels": lambda v, y, w, t, g: supcon(v[0], y, t, gather_distributed=g),
     "info_nce": lambda v, y, w, t, g: info_nce(v[0], v[1], None, t, weights=w, gather_distributed=g),
     "nnclr": lambda v, y, w, t, g: nnclr(v[0], v[1], t, gather_distributed=g),
+    "query only": lambda v, y, w, t, g: info_nce(v[0], v[1].detach(), None, t, gather_distributed=g),
+    "key only": lambda v, y, w, t, g: clip_loss(v[0].detach(), v[1], 1 / t, gather_distributed=g),
     "clip": lambda v, y, w, t, g: clip_loss(v[0], v[1], 1 / t, weights=w, gather_distributed=g),
     "siglip": lambda v, y, w, t, g: siglip_loss(v[0], v[1], 1 / t, -10 * t, weights=w, gather_distributed=g),
 }
@@ -131,6 +134,10 @@ def run_in_group(rank: int, processes: int, folder: str) -> None:
         ten_steps(model, loss, share(views, images, rank, dim=1), share(labels, images, rank), True)
         results["model", name] = model.module.state_dict()
 
+    views, _, _ = batch(sum(images), torch.float64)
+    query, key = share(views, images, rank, dim=1)[:2]
+    results["unlike types"] = gradient(lambda q, k: clip_loss(q, k, 10.0, gather_distributed=True), query, key.float())
+
     images = EVEN[processes]
     own_views = share(batch(sum(images))[0], images, rank, dim=1)
     if HAS_LIGHTLY and processes < 4:  # its import takes as long as all of ours
@@ -152,11 +159,15 @@ def run_in_group(rank: int, processes: int, folder: str) -> None:
     results["width"] = error_of(lambda: loss(wide, wide))
     results["empty"] = error_of(lambda: loss(empty, empty))
     results["empty class"] = error_of(lambda: SupConLoss(gather_distributed=True)(empty, torch.ones(rank).long()))
+    short = own_views.half()
+    short[:, 0] = 0
     leaf = own_views.requires_grad_()
     for name, function in LOSSES.items():
         value = function(leaf, torch.zeros(leaf.shape[1]).long(), torch.ones(leaf.shape[1]), torch.tensor(0.1), True)
         (first,) = torch.autograd.grad(value, leaf, create_graph=True)
         results["second derivative", name] = error_of(lambda first=first: first.sum().backward())
+        others = torch.zeros(leaf.shape[1]).long(), torch.ones(leaf.shape[1])
+        results["zeros", name] = gradient(lambda v, f=function, o=others: f(v, *o, torch.tensor(0.01), True), short)[1]
     torch.save(results, f"{folder}/{rank}_of_{processes}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -225,6 +236,21 @@ def test_mean_over_processes_is_the_loss_of_the_whole_batch(
     # The temperature is float32, and its gradient a difference of terms of up to 1 / t^2.
     least = max(tolerance, 1e-6)
     torch.testing.assert_close(ours, grad_temperature, rtol=least, atol=least * temperature**-2)
+
+
+def test_towers_of_unlike_types_are_computed_as_by_one_process(processes: list[dict[Any, Any]]) -> None:
+    query, key = batch(sum(UNEVEN[len(processes)]), torch.float64)[0][:2]
+    value, grad_query, grad_key = gradient(lambda q, k: clip_loss(q, k, 10.0), query, key.float())
+    results = [result["unlike types"] for result in processes]
+    torch.testing.assert_close(torch.stack([r[0] for r in results]).mean(), value, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.cat([r[1] for r in results]) / len(processes), grad_query, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.cat([r[2] for r in results]) / len(processes), grad_key, rtol=1e-6, atol=1e-7)
+
+
+def test_rows_of_zeros_have_finite_gradients_in_float16(processes: list[dict[Any, Any]]) -> None:
+    for result in processes:
+        for name in LOSSES:
+            assert result["zeros", name].isfinite().all(), name
 
 
 @pytest.mark.skipif(not HAS_LIGHTLY, reason="lightly is not installed")

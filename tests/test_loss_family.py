@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -37,9 +38,12 @@ biases = st.sampled_from([-10.0, -1.0, 0.0, 3.0])
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def one_thread() -> Iterator[None]:
     """Products this small take longer with two, which wait for each other."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -297,10 +301,22 @@ def test_modules_learn_their_own_scale_and_bias() -> None:
     assert siglip(x, y) == siglip_loss(x, y, torch.tensor(1.0).exp(), -3.0)
     assert clip(x, y) == CLIPLoss()(x, y, torch.tensor(2.0).exp())
     assert siglip(x, y) == SigLIPLoss()(x, y, torch.tensor(1.0).exp(), -3.0)
-    assert CLIPLoss(init_logit_scale=9.0)(x, y).item() == pytest.approx(clip_loss(x, y, 100.0).item(), rel=1e-5)
     (clip(x, y) + siglip(x, y)).backward()
     for parameter in (*clip.parameters(), *siglip.parameters()):
         assert parameter.shape == () and parameter.grad is not None and parameter.grad.isfinite()
+
+
+def test_a_scale_that_reached_its_bound_can_leave_it() -> None:
+    x, loss = torch.eye(4), CLIPLoss(init_logit_scale=9.0)
+    y = x.roll(1, dims=0)  # all pairs wrong: a smaller scale is better
+    value = loss(x, y)
+    assert value.item() == pytest.approx(clip_loss(x, y, 100.0).item(), rel=1e-5)
+    value.backward()
+    assert loss.logit_scale is not None and loss.logit_scale.grad is not None
+    assert loss.logit_scale.item() == pytest.approx(math.log(100))
+    assert loss.logit_scale.grad.item() == pytest.approx(100, rel=1e-5)  # of 100 (0 - 1) + log(3 + exp 100), by log 100
+    with torch.inference_mode():
+        assert loss(x, y) == value
 
 
 @pytest.mark.parametrize("make", [SupConLoss, NTXentLoss])
@@ -347,11 +363,57 @@ def test_value_is_float32_and_gradients_are_of_the_input_type(call: Callable[...
 
 
 @calls
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_temperature_may_be_of_any_type(call: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    x, y, t = rows(8, 4), rows(8, 4, seed=1), torch.tensor(0.125, dtype=dtype)  # and 8, exact in all
+    value, _, _, grad = gradient(call, x, y, t)
+    same, _, _, same_grad = gradient(call, x, y, t.float())
+    assert value == same and grad.dtype == dtype
+    torch.testing.assert_close(grad.float(), same_grad, rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
+@calls
 def test_second_derivatives_are_refused(call: Callable[..., Tensor]) -> None:
     x = rows(8, 4).requires_grad_()
     (grad,) = torch.autograd.grad(call(x, rows(8, 4, seed=1), torch.tensor(0.1)), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="first derivatives only"):
         grad.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")  # torch.func's own
+@calls
+def test_derivatives_in_forward_mode_are_refused(call: Callable[..., Tensor]) -> None:
+    x, y, t = rows(8, 4), rows(8, 4, seed=1), torch.tensor(0.1)
+    for inputs, others in ((x, lambda x: call(x, y, t)), (y, lambda y: call(x, y, t)), (t, lambda t: call(x, y, t))):
+        with pytest.raises(NotImplementedError, match="forward mode"):
+            torch.func.jvp(others, (inputs,), (torch.ones_like(inputs),))
+
+
+@calls
+@pytest.mark.parametrize("dtype", TYPES)
+def test_rows_of_zeros_have_finite_gradients(call: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    """Also where a gradient is the sum of several operators' and each is the largest that float16 leaves them."""
+    x, y = rows(8, 4, dtype), rows(8, 4, dtype, seed=1)
+    x[2] = 0
+    _, grad, _, _ = gradient(call, x, y, torch.tensor(0.01))
+    assert grad.isfinite().all()
+    assert grad[2].any()
+
+
+@pytest.mark.parametrize("first", TYPES)
+@pytest.mark.parametrize("second", TYPES)
+@pytest.mark.parametrize("name", ["info_nce", "bank", "nnclr", "clip", "siglip"])
+def test_the_two_sides_may_be_of_unlike_types(name: str, first: torch.dtype, second: torch.dtype) -> None:
+    call, t = CALLS[name], torch.tensor(0.5)
+    x, y = rows(8, 4, first), rows(8, 4, second, seed=1)
+    value, grad_x, grad_y, _ = gradient(call, x, y, t)
+    exact, exact_x, exact_y, _ = gradient(call, x.double(), y.double(), t)
+    torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=0)  # float32 at least
+    for ours, truth, dtype in ((grad_x, exact_x, first), (grad_y, exact_y, second)):
+        assert ours.dtype == dtype
+        # Roundings of the operators' gradients, which are added: three of them in info_nce with a bank.
+        eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+        assert (ours.double() - truth).abs().max() <= 4 * eps * truth.abs().max()
 
 
 @calls
@@ -400,6 +462,11 @@ def test_no_gradient_in_what_requires_none() -> None:
             r"bank has shape \(5, 2\).*\(M, 3\).*bank.t",
         ),
         (lambda: info_nce(rows(4, 3), rows(4, 3), rows(0, 3)), ValueError, r"bank has shape \(0, 3\)"),
+        (
+            lambda: info_nce(rows(4, 3), rows(4, 3), rows(5, 3), gather_distributed=True),
+            ValueError,
+            "info_nce: gather_distributed=True with a bank.*leave it out",
+        ),
         (lambda: info_nce(rows(4, 3), rows(4, 3), temperature=-1.0), ValueError, "info_nce: temperature=-1.0"),
         (lambda: info_nce(rows(4, 3), rows(4, 3).int()), TypeError, "info_nce: key is of type torch.int32"),
         (
@@ -411,6 +478,7 @@ def test_no_gradient_in_what_requires_none() -> None:
         (lambda: supcon(rows(0, 3), torch.arange(0)), ValueError, r"supcon: z has shape \(0, 3\)"),
         (lambda: supcon(rows(4, 3), rows(1, 4)[0]), TypeError, "labels are of type torch.float32.*labels.long"),
         (lambda: SupConLoss()(rows(4, 3)), ValueError, r"SupConLoss: features of shape \(4, 3\) without labels"),
+        (lambda: SupConLoss()(rows(4, 3)[:, None]), ValueError, r"shape \(4, 1, 3\) without labels.*V at least 2"),
         (lambda: SupConLoss(0.0), ValueError, "SupConLoss: temperature=0.0 must be > 0"),
         (lambda: clip_loss(rows(4, 3), rows(4, 2), 1.0), ValueError, r"clip_loss: image_features has shape \(4, 3\)"),
         (lambda: clip_loss(rows(4, 3), rows(4, 3), "1"), TypeError, "logit_scale='1' is a str"),

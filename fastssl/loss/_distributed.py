@@ -22,11 +22,11 @@ import torch.distributed
 from torch import Tensor
 
 from fastssl.loss._classes import Classes
-from fastssl.loss._operators import backend_of, refuse_second_derivative
+from fastssl.loss._operators import backend_of, refuse_forward_mode, refuse_second_derivative
 from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
 from fastssl.models._gather import gather_counts, gather_rows, world_size
 
-__all__ = ["GatheredSums", "gather", "gathered_sums", "own_part", "towers"]
+__all__ = ["GatheredSums", "alike", "gather", "gathered_sums", "own_part", "towers"]
 
 
 class GatheredSums(NamedTuple):
@@ -68,11 +68,22 @@ def gathered_sums(
     Raises:
         ValueError: A process has no row, or rows of another width or type than the others.
     """
+    if key is not None:
+        query, key = alike(query, key)
+    refuse_forward_mode(query, key, scale)
     everyone, counts = gather(query if key is None else torch.cat([query, key], dim=1))
     all_labels = None if labels is None else _gather_labels(labels, everyone, counts)
     rows, column_values, products = _sums(query, key, scale, everyone, counts, all_labels, views, columns)
     share = everyone.shape[0] / world_size()
     return GatheredSums(rows, column_values, products, share, counts[:0] if all_labels is None else all_labels)
+
+
+def alike(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """The two in one type, to travel beside each other: where theirs differ, that in which one process computes."""
+    if query.dtype == key.dtype:
+        return query, key
+    dtype = working_dtype(query.dtype)
+    return query.to(dtype), key.to(dtype)
 
 
 def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,6 +171,8 @@ def _backward(
     grad_rows: Tensor,
     grad_columns: Tensor,
     grad_products: Tensor,
+    needs_query: bool,
+    needs_key: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
         all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
@@ -194,10 +207,16 @@ def _backward(
         column_stats = (next(of_all), next(of_all)) if has_columns else None
         # A sum of nothing has no gradient.
         own_columns = (columns, grad_columns) if has_columns else (torch.full_like(rows, -math.inf), grad_rows)
-        grad_query, grad_scale = gradient(query, all_keys, (rows, grad_rows), column_stats)
-        grad_key, _ = gradient(key, all_queries, own_columns, (all_rows, all_grad_rows))
         to_query, to_key = positives.backward(grad_products)
-        return _sum(grad_query, to_query), _sum(grad_key, to_key), grad_scale
+        grad_query, grad_key = query.new_empty(0, query.shape[1]), key.new_empty(0, key.shape[1])
+        # Over all processes, either side makes the whole gradient in the scale.
+        if needs_key:
+            of_sums, grad_scale = gradient(key, all_queries, own_columns, (all_rows, all_grad_rows))
+            grad_key = _sum(of_sums, to_key)
+        if needs_query or not needs_key:
+            of_sums, grad_scale = gradient(query, all_keys, (rows, grad_rows), column_stats)
+            grad_query = _sum(of_sums, to_query)
+        return grad_query, grad_key, grad_scale
 
 
 @_backward.register_fake
@@ -214,9 +233,14 @@ def _(
     grad_rows: Tensor,
     grad_columns: Tensor,
     grad_products: Tensor,
+    needs_query: bool,
+    needs_key: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_key = query.new_empty(0, query.shape[1]) if key is None else key.new_empty(key.shape)
-    return query.new_empty(query.shape), of_key, scale.new_empty(())
+    none = (0, query.shape[1])
+    if key is None:
+        return query.new_empty(query.shape), query.new_empty(none), scale.new_empty(())
+    of_query = query.new_empty(query.shape if needs_query or not needs_key else none)
+    return of_query, key.new_empty(key.shape if needs_key else none), scale.new_empty(())
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -230,9 +254,8 @@ def _differentiate(
 ) -> tuple[Tensor | None, ...]:
     query, key, scale, everyone, counts, labels, rows, columns = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
-    grads = _backward(
-        query, key, scale, everyone, counts, labels, ctx.views, rows, columns, grad_rows, grad_columns, grad_products
-    )
+    sums = (rows, columns, grad_rows, grad_columns, grad_products)
+    grads = _backward(query, key, scale, everyone, counts, labels, ctx.views, *sums, *needs[:2])
     return *(grad if needed else None for grad, needed in zip(grads, needs, strict=True)), *(None,) * 5
 
 
@@ -280,7 +303,7 @@ class _Positives:
         labels: Tensor | None,
         views: int,
     ) -> None:
-        self._dtype, self._views = working_dtype(query.dtype), views
+        self._dtype, self._within, self._views = working_dtype(query.dtype), query.dtype, views
         self._own = slice(None) if labels is None else own_part(counts)
         self._classes = None if labels is None else Classes(labels)
         self._unit, self._norm = unit_rows(query if labels is None else everyone, self._dtype)
@@ -300,12 +323,13 @@ class _Positives:
         if self._key is not None:
             key, norm = self._key
             return [
-                unit_rows_backward(pull * key, own, self._norm, self._dtype),
-                unit_rows_backward(pull * own, key, norm, self._dtype),
+                unit_rows_backward(pull * key, own, self._norm, self._dtype, self._within),
+                unit_rows_backward(pull * own, key, norm, self._dtype, self._within),
             ]
         as_anchor = pull[self._own] * (self._groups(self._unit) - own)
         as_positive = self._groups(pull * self._unit) - pull[self._own] * own
-        return [unit_rows_backward(as_anchor + as_positive, own, self._norm[self._own], self._dtype)]
+        norm = self._norm[self._own]
+        return [unit_rows_backward(as_anchor + as_positive, own, norm, self._dtype, self._within)]
 
     def _groups(self, rows: Tensor) -> Tensor:
         """For each row of this process the sum of all rows that are its positives, and of itself."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastssl.loss._distributed import gather, own_part, towers
-from fastssl.loss._operators import refuse_second_derivative
+from fastssl.loss._distributed import alike, gather, own_part, towers
+from fastssl.loss._operators import refuse_forward_mode, refuse_second_derivative
 from fastssl.loss._sigmoid import sigmoid_backward, sigmoid_forward
 from fastssl.models._gather import gather_rows, world_size
 
@@ -20,6 +20,8 @@ def gathered_pairwise_losses(query: Tensor, key: Tensor, scale: Tensor, bias: Te
 
     As `pairwise_losses`, the positive of row i being key i. Every process must call this.
     """
+    query, key = alike(query, key)
+    refuse_forward_mode(query, key, scale, bias)
     everyone, counts = gather(torch.cat([query, key], dim=1))
     losses = _pairwise(query, key, scale, bias, everyone, counts)
     return losses, everyone.shape[0] / world_size()

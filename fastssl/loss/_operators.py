@@ -18,7 +18,15 @@ from fastssl.loss import _tiles
 from fastssl.loss._checks import FLOATS
 from fastssl.loss._rows import number, unit_rows, unit_rows_backward, working_dtype
 
-__all__ = ["Sums", "backend_of", "contrastive_sums", "refuse_second_derivative", "softplus", "unit"]
+__all__ = [
+    "Sums",
+    "backend_of",
+    "contrastive_sums",
+    "refuse_forward_mode",
+    "refuse_second_derivative",
+    "softplus",
+    "unit",
+]
 
 
 class Sums(NamedTuple):
@@ -62,6 +70,7 @@ def contrastive_sums(
     Raises:
         ValueError: Shapes that do not fit together, ids on one side only, or columns=True with key=None.
         TypeError: Embeddings that are not of a floating-point type, ids that are not int64.
+        NotImplementedError: Second derivatives, or derivatives in forward mode.
 
     >>> rows, positives, _ = contrastive_sums(torch.eye(2), None, 1.0, positive=1)
     >>> rows.exp()  # e + 1
@@ -71,6 +80,7 @@ def contrastive_sums(
     """
     _check(query, key, scale, query_ids, key_ids, positive, columns)
     scale = number(scale, query)
+    refuse_forward_mode(query, key, scale)
     if key is not None and query.device.type != "cpu":
         key = key.to(query.dtype)  # kernels take one type, as a product of matrices under autocast does
     wanted = torch.is_grad_enabled() and (query.requires_grad or scale.requires_grad)
@@ -91,6 +101,7 @@ def backend_of(query: Tensor, key: Tensor | None) -> ModuleType:
 
 def unit(x: Tensor) -> Tensor:
     """Rows of x divided by their length, as `contrastive_sums` has them: (R, D), float32, or float64 for float64."""
+    refuse_forward_mode(x)
     return _unit(x)
 
 
@@ -340,6 +351,16 @@ def _differentiate(
         )
     gradients = zip((grad_query, grad_key, grad_scale), ctx.needs_input_grad, strict=False)
     return *(gradient if needed else None for gradient, needed in gradients), *(None,) * 7
+
+
+def refuse_forward_mode(*inputs: Tensor | None) -> None:
+    """Raises where an input has a tangent, which torch.library's operators would drop without a word."""
+    if any(x is not None and torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+        raise NotImplementedError(
+            "fastssl.loss: a derivative in forward mode was asked for (torch.func.jvp, torch.autograd.forward_ad); the "
+            "fused losses have those of backward() only, so write the loss with torch.nn.functional.cross_entropy on "
+            "z @ z.T."
+        )
 
 
 def refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:

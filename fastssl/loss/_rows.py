@@ -20,6 +20,10 @@ __all__ = [
 # The same as torch.nn.functional.normalize: rows shorter than this are divided by this.
 NORM_EPS = 1e-12
 
+# Of the largest finite number, what the gradient of such a row may reach in one operator: a loss is a few of them, and
+# their gradients are added.
+PART_OF_LARGEST = 1 / 8
+
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type of the logits and of the value: float64 for float64, else float32."""
@@ -44,16 +48,19 @@ def unit_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return x.to(dtype).contiguous() / norm, norm
 
 
-def unit_rows_backward(grad: Tensor, unit: Tensor, norm: Tensor, dtype: torch.dtype) -> Tensor:
+def unit_rows_backward(
+    grad: Tensor, unit: Tensor, norm: Tensor, dtype: torch.dtype, within: torch.dtype | None = None
+) -> Tensor:
     """Gradient in x of `unit_rows`, in dtype, given the gradient in the unit rows; overwrites grad.
 
-    A row shorter than NORM_EPS is only scaled, by 1e12; where that exceeds dtype (float16) its gradient is the largest
-    finite number. In other rows overflow stays infinite, for a GradScaler to see.
+    A row shorter than NORM_EPS is only scaled, by 1e12; where that exceeds PART_OF_LARGEST of dtype, or of `within`,
+    the type that it will be rounded to (float16), its gradient is that. In other rows overflow stays infinite, for a
+    GradScaler to see.
     """
     short = norm <= NORM_EPS
     along = (grad * unit).sum(dim=1, keepdim=True).masked_fill_(short, 0)
     grad.addcmul_(unit, along, value=-1).div_(norm)
-    limit = torch.finfo(dtype).max
+    limit = PART_OF_LARGEST * min(torch.finfo(kind).max for kind in (grad.dtype, dtype, within or dtype))
     return torch.where(short, grad.clamp(-limit, limit), grad).to(dtype)
 
 

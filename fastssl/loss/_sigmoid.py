@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss._operators import refuse_second_derivative
+from fastssl.loss._operators import refuse_forward_mode, refuse_second_derivative
 from fastssl.loss._rows import add_shifted_rows, in_input, in_use, shifted_rows, working_dtype
 from fastssl.loss._tiles import product, tile_shape
 
@@ -33,6 +33,7 @@ def pairwise_losses(query: Tensor, key: Tensor, scale: Tensor, bias: Tensor, pos
         scale, bias: (), in the working dtype.
         positive: If given, key (i + positive) mod M is the positive of query i, M >= N; None: all are negatives.
     """
+    refuse_forward_mode(query, key, scale, bias)
     return _pairwise(query, key, scale, bias, positive)
 
 

@@ -118,7 +118,11 @@ class CLIPLoss(nn.Module):
             ValueError: There is neither an argument nor a parameter for the scale, or both.
         """
         if self.logit_scale is not None and logit_scale is None:
-            logit_scale = self.logit_scale.clamp(max=LARGEST_LOGIT_SCALE).exp()
+            with (
+                torch.no_grad()
+            ):  # the parameter itself: else it would have no gradient beyond the bound, and stay there
+                self.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
+            logit_scale = self.logit_scale.exp()
         elif self.logit_scale is not None or logit_scale is None:
             raise ValueError(
                 f"CLIPLoss: logit_scale={logit_scale} and the module has "

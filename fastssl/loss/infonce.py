@@ -61,7 +61,7 @@ def info_nce(
     check_temperature("info_nce", temperature)
     check_gather("info_nce", gather_distributed)
     distributed = gather_distributed and world_size() > 1
-    if distributed and bank is not None:
+    if gather_distributed and bank is not None:
         raise ValueError(
             "info_nce: gather_distributed=True with a bank; no process needs another's rows then, so leave it out, and "
             "store the keys of all processes in the bank."

@@ -113,7 +113,7 @@ class NTXentLoss(nn.Module):
         gather_distributed: Whether the images of all processes are negatives, or, with a bank, go into it. Without a
             bank the mean over the processes, as DistributedDataParallel takes it, is exactly the gradient of the loss
             over the whole batch, also where processes hold unlike numbers of images (then a process's own value is
-            weighted by its share).
+            weighted by its share). Both passes exchange rows or sums, so every process must take both.
 
     Raises:
         ValueError: temperature <= 0, memory_bank_size is neither 0 nor two whole numbers, or gather_distributed where

@@ -16,6 +16,7 @@ from fastssl.loss._checks import (
 from fastssl.loss._classes import Classes, others_with
 from fastssl.loss._distributed import gathered_sums
 from fastssl.loss._operators import contrastive_sums, unit
+from fastssl.loss.ntxent import ntxent
 from fastssl.models._gather import world_size
 
 __all__ = ["SupConLoss", "supcon"]
@@ -115,17 +116,22 @@ class SupConLoss(nn.Module):
         Args:
             features: Embeddings, (R, D), or (B, V, D) of the V views of B images.
             labels: (R,), or (B,) of the images. None, with (B, V, D): only views of one image are positives.
+
+        Raises:
+            ValueError: Neither labels nor, in (B, V, D), two views, or shapes that do not fit together.
+            TypeError: features is no float, or labels are no integers.
         """
-        if features.dim() == 3:
-            if labels is None:
-                labels = torch.arange(features.shape[0], device=features.device)
-            labels = labels.repeat_interleave(features.shape[1])
-            features = features.flatten(0, 1)
-        elif labels is None:
+        if labels is None and (features.dim() != 3 or features.shape[1] < 2):
             raise ValueError(
                 f"SupConLoss: features of shape {tuple(features.shape)} without labels; give labels, or features as "
-                "(B, V, D) so that the views of an image are positives."
+                "(B, V, D) with V at least 2, so that the views of an image are positives."
             )
+        if labels is None:  # image i of a process is not image i of another
+            views, z = features.shape[1], features.transpose(0, 1).flatten(0, 1)
+            return ntxent(z, self.temperature, views, gather_distributed=self.gather_distributed)
+        if features.dim() == 3:
+            labels = labels.repeat_interleave(features.shape[1])
+            features = features.flatten(0, 1)
         return supcon(features, labels, self.temperature, gather_distributed=self.gather_distributed)
 
     def extra_repr(self) -> str:
