@@ -477,6 +477,11 @@ def test_no_gradient_in_what_requires_none() -> None:
         (lambda: supcon(rows(4, 3), torch.arange(3)), ValueError, r"supcon: z has shape \(4, 3\), labels \(3,\)"),
         (lambda: supcon(rows(0, 3), torch.arange(0)), ValueError, r"supcon: z has shape \(0, 3\)"),
         (lambda: supcon(rows(4, 3), rows(1, 4)[0]), TypeError, "labels are of type torch.float32.*labels.long"),
+        (
+            lambda: SupConLoss()(rows(8, 3).view(4, 2, 3), torch.arange(8)),
+            ValueError,
+            r"SupConLoss: features has shape \(4, 2, 3\), labels \(8,\).*must be \(4,\)",
+        ),
         (lambda: SupConLoss()(rows(4, 3)), ValueError, r"SupConLoss: features of shape \(4, 3\) without labels"),
         (lambda: SupConLoss()(rows(4, 3)[:, None]), ValueError, r"shape \(4, 1, 3\) without labels.*V at least 2"),
         (lambda: SupConLoss(0.0), ValueError, "SupConLoss: temperature=0.0 must be > 0"),

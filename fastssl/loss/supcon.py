@@ -130,6 +130,11 @@ class SupConLoss(nn.Module):
             views, z = features.shape[1], features.transpose(0, 1).flatten(0, 1)
             return ntxent(z, self.temperature, views, gather_distributed=self.gather_distributed)
         if features.dim() == 3:
+            if labels.shape != features.shape[:1]:
+                raise ValueError(
+                    f"SupConLoss: features has shape {tuple(features.shape)}, labels {tuple(labels.shape)}; features of "
+                    f"(B, V, D) have one label an image, so labels must be ({features.shape[0]},)."
+                )
             labels = labels.repeat_interleave(features.shape[1])
             features = features.flatten(0, 1)
         return supcon(features, labels, self.temperature, gather_distributed=self.gather_distributed)
