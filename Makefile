@@ -82,6 +82,7 @@ bench: build $(VENV)/.bench
 	$(PY) benchmarks/views.py $(if $(DATA),--data "$(DATA)")
 	$(PY) benchmarks/memory.py $(if $(DATA),--data "$(DATA)")
 	$(PY) benchmarks/masks.py
+	$(PY) benchmarks/losses.py
 	$(PY) benchmarks/tables.py README.md
 
 .PHONY: lint

@@ -11,6 +11,7 @@ from typing import Any
 
 import gpu_report
 import harness
+import loss_targets
 
 
 def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
@@ -31,9 +32,11 @@ def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(reports: Sequence[dict[str, Any]]) -> str:
-    """As Markdown, those of gpu_views.py."""
+    """As Markdown, those of gpu_views.py and losses.py."""
     of_views = [report for report in reports if report["benchmark"] == "gpu_views"]
-    return "".join(f"{gpu_report.caption(r)}\n\n{gpu_report.tables(r)}\n" for r in of_views)
+    text = "".join(f"{gpu_report.caption(r)}\n\n{gpu_report.tables(r)}\n" for r in of_views)
+    of_losses = [report for report in reports if report["benchmark"] == "losses"]
+    return text + "".join(f"\n{r['command']}\n\n{loss_targets.sections(r)}\n" for r in of_losses)
 
 
 def main(paths: list[Path]) -> None:

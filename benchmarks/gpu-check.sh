@@ -5,6 +5,7 @@
 # In parts, which PART picks one or more of ("tests bench"), where time is short; what they leave is in build/gpu-check:
 #   build     compiles for this GPU's architecture
 #   tests     tests/test_cuda*.py
+#   losses    losses.py
 #   bench     gpu_views.py, the micro-benchmarks, views.py --quick; then benchmarks/results/<device>-<commit>.json and .md
 #   sanitize  compute-sanitizer's memcheck, racecheck and initcheck over gpu_small.py
 #   suite     the rest of the tests
@@ -13,17 +14,17 @@
 # running, since time on a GPU is dear; it does fail the check.
 #
 # Reads PYTHON, VENV, JPEG_ROOT (a libjpeg-turbo outside the system's folders), DATA (photographs for the benchmarks), CIFAR (the
-# folder of CIFAR-10), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where there is no repository to ask), and OUT
-# (a folder that gets copies of the results).
+# folder of CIFAR-10), LOSSES (options of losses.py, such as --quick), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT
+# (where there is no repository to ask), and OUT (a folder that gets copies of the results).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} venv=${VENV:-.venv} parts=${PART:-build tests bench sanitize suite}
+python=${PYTHON:-python3} venv=${VENV:-.venv} parts=${PART:-build tests losses bench sanitize suite}
 modules="torch torchvision numpy timm tqdm PIL setuptools pybind11 pytest pytest_benchmark hypothesis scipy"
 
 for part in $parts; do
   case $part in
-    build | tests | bench | sanitize | suite | profile) ;;
-    *) echo "gpu-check: PART=$part is none of build, tests, bench, sanitize, suite, profile" >&2 && exit 2 ;;
+    build | tests | losses | bench | sanitize | suite | profile) ;;
+    *) echo "gpu-check: PART=$part is none of build, tests, losses, bench, sanitize, suite, profile" >&2 && exit 2 ;;
   esac
 done
 
@@ -76,6 +77,13 @@ tests() {
 
 suite() {
   FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest --ignore-glob='*/tests/test_cuda*.py'
+}
+
+losses() {
+  local failed=0
+  "$python" benchmarks/losses.py ${LOSSES:-} --out "$state/losses.json" || failed=$?
+  gather || failed=$?
+  return "$failed"
 }
 
 # Joined after each, so that a time limit loses only what came after it.

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = (
     "fastssl-vision torch torchvision numpy pillow timm lightly albumentations opencv-python-headless simplejpeg "
-    "kornia nvidia-dali-cuda130"
+    "kornia nvidia-dali-cuda130 inf-cl open-clip-torch"
 ).split()
 
 LOAD_AT_START = round(os.getloadavg()[0], 2)  # of the last minute; above some tenths, something else was running

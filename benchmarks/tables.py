@@ -4,8 +4,8 @@
     python benchmarks/tables.py --check README.md    fails if that would change the file
 
 A marker names the benchmark, and for views the task, or "summary" (fastssl in every task, beside each peer) or
-"requirements" (each bound and whether it is met); for gpu_views a task or "requirements". What lies between it and its end is
-generated:
+"requirements" (each bound and whether it is met); for gpu_views a task or "requirements"; for losses a size such as 16384x128, or
+"requirements". What lies between it and its end is generated:
 
     <!-- bench: views loaders -->
     <!-- /bench -->
@@ -29,6 +29,7 @@ from typing import Any
 import cifar10
 import gpu_report
 import harness
+import loss_targets
 import view_targets
 import views
 
@@ -125,9 +126,11 @@ def rendered(words: str, among: list[dict[str, Any]]) -> str:
         table = gpu_table(report, which or "simclr")
     elif name == "cifar10":
         table = cifar10.table(report["results"])
+    elif name == "losses":
+        table = loss_targets.section(report, which)
     else:
         raise SystemExit(
-            f"<!-- bench: {words} -->: no table is known for {name!r}; there are views, gpu_views and cifar10"
+            f"<!-- bench: {words} -->: no table is known for {name!r}; there are views, gpu_views, cifar10 and losses"
         )
     return f"{table}\n\n{caption(report)}\n"
 

@@ -1,4 +1,4 @@
-"""Micro-benchmarks: what one step of the data path, of the masks and of the loss costs on one thread.
+"""Micro-benchmarks: what one step of the data path, of the masks, of the losses and of a memory bank costs on one thread.
 
     pytest benchmarks/test_micro.py --benchmark-compare      beside the last saved run (--benchmark-autosave)
 
@@ -20,7 +20,8 @@ from torch import Tensor
 import fastssl
 from fastssl import ops
 from fastssl._native import _C
-from fastssl.loss import ntxent
+from fastssl.loss import co2, dcl, info_nce, ntxent
+from fastssl.models.modules import MemoryBankModule, nearest_neighbours
 from fastssl.ops.render import encode_recipe, native_views
 from fastssl.transforms.plan import Plan
 
@@ -174,3 +175,44 @@ def test_ntxent_forward_and_backward(benchmark, rows):
     loss = benchmark(step)
     benchmark.extra_info["rows"] = rows
     assert loss.isfinite() and z.grad.isfinite().all()
+
+
+@pytest.mark.benchmark(group="loss")
+def test_dcl_forward_and_backward(benchmark):
+    z = torch.randn(2048, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (grad,) = benchmark(lambda: torch.autograd.grad(dcl(z), z))
+    benchmark.extra_info["rows"] = len(z)
+    assert grad.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def bank() -> MemoryBankModule:
+    torch.manual_seed(0)
+    return MemoryBankModule(size=(65536, 128))
+
+
+@pytest.mark.benchmark(group="memory bank")
+@pytest.mark.parametrize("loss", [info_nce, co2], ids=["info_nce", "co2"])
+def test_loss_against_a_bank_forward_and_backward(benchmark, bank, loss):
+    query, key = torch.randn(2, 256, 128, generator=torch.Generator().manual_seed(0))
+    query.requires_grad_()
+    (grad,) = benchmark(lambda: torch.autograd.grad(loss(query, key, bank.bank), query))
+    benchmark.extra_info["rows"] = len(query)
+    assert grad.isfinite().all()
+
+
+@pytest.mark.benchmark(group="memory bank")
+@pytest.mark.parametrize("k", [1, 5])
+def test_neighbours_in_a_bank(benchmark, bank, k):
+    query = torch.randn(256, 128, generator=torch.Generator().manual_seed(0))
+    found = benchmark(lambda: nearest_neighbours(query, bank.bank, k))
+    benchmark.extra_info["rows"] = len(query)
+    assert found.rows.shape == (256, k)
+
+
+@pytest.mark.benchmark(group="memory bank")
+def test_update_of_a_bank(benchmark, bank):
+    batch = torch.randn(256, 128, generator=torch.Generator().manual_seed(0))
+    benchmark(lambda: bank.enqueue(batch))
+    benchmark.extra_info["rows"] = len(batch)
+    assert bank.bank_ptr.item() % 256 == 0

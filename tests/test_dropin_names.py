@@ -1,4 +1,5 @@
-"""Every public name of lightly's transforms, in the module where lightly has it, and every public method."""
+"""Every public name of lightly's transforms, in the module where lightly has it, and every public method; and so for the
+losses and the modules of models that are here."""
 
 from __future__ import annotations
 
@@ -34,12 +35,15 @@ NAMES = [
     ".utils",
 ]
 
+LOSSES = "dcl_loss detcon_loss directclr_loss macl_loss memory_bank ntx_ent_loss regularizer.co2".split()
+MODELS = "memory_bank nn_memory_bank".split()
 
-def public(module: Any) -> Iterator[tuple[str, Any]]:
-    """The classes and functions in lightly's module that lightly.transforms defines, wherever in it."""
+
+def public(module: Any, part: str = "lightly.transforms") -> Iterator[tuple[str, Any]]:
+    """The classes and functions in lightly's module that this part of lightly defines, wherever in it."""
     for name, thing in vars(module).items():
         code = inspect.isclass(thing) or inspect.isfunction(thing)
-        if code and not name.startswith("_") and thing.__module__.startswith("lightly.transforms"):
+        if code and not name.startswith("_") and thing.__module__.startswith(part):
             yield name, thing
 
 
@@ -55,18 +59,44 @@ def methods(cls: type) -> set[str]:
     }
 
 
+def missing(name: str, part: str) -> list[str]:
+    """What the module of this name has in lightly and not here."""
+    dropin.lightly()
+    theirs = importlib.import_module(f"lightly.{name}")
+    ours = importlib.import_module(f"fastssl.{name}")
+    found = []
+    for thing, value in public(theirs, part):
+        if not hasattr(ours, thing):
+            found.append(thing)
+        elif inspect.isclass(value):
+            found += [f"{thing}.{m}" for m in sorted(methods(value)) if not hasattr(getattr(ours, thing), m)]
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_modules_have_what_lightlys_have(name):
+    assert not missing(f"transforms{name}", "lightly.transforms")
+
+
+@pytest.mark.parametrize("name", [*(f"loss.{n}" for n in LOSSES), *(f"models.modules.{n}" for n in MODELS)])
+def test_modules_of_losses_and_models_have_what_lightlys_have(name):
+    of = "lightly.models" if name == "loss.memory_bank" else f"lightly.{name}"
+    assert not missing(name, of)
+    assert dict(public(importlib.import_module(f"lightly.{name}"), of))  # what the line above compares
+
+
+@pytest.mark.parametrize(
+    "package, names",
+    [
+        ("loss", "DCLLoss DCLWLoss DetConBLoss DetConSLoss DirectCLRLoss MACLLoss NTXentLoss"),
+        ("loss.regularizer", "CO2Regularizer"),
+        ("models.modules", "NNMemoryBankModule"),
+    ],
+)
+def test_packages_have_what_lightlys_have(package, names):
     dropin.lightly()
-    theirs = importlib.import_module(f"lightly.transforms{name}")
-    ours = importlib.import_module(f"fastssl.transforms{name}")
-    missing = []
-    for thing, value in public(theirs):
-        if not hasattr(ours, thing):
-            missing.append(thing)
-        elif inspect.isclass(value):
-            missing += [f"{thing}.{m}" for m in sorted(methods(value)) if not hasattr(getattr(ours, thing), m)]
-    assert not missing
+    theirs, ours = (importlib.import_module(f"{library}.{package}") for library in ("lightly", "fastssl"))
+    assert all(hasattr(theirs, name) and hasattr(ours, name) for name in names.split())
 
 
 def test_all_of_lightlys_modules_are_compared():

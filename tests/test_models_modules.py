@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fastssl.models
-from fastssl.models.modules import MemoryBankModule, ProjectionHead, SimCLRProjectionHead
+from fastssl.models.modules import MemoryBankModule, NNMemoryBankModule, ProjectionHead, SimCLRProjectionHead
 
 HEADS: list[dict[str, Any]] = [
     {},
@@ -97,6 +97,25 @@ def test_bank_survives_a_checkpoint_and_lightly_has_none() -> None:
     assert torch.equal(other.bank, bank.bank)
     with pytest.raises(RuntimeError, match="bank_ptr"):
         other.load_state_dict({"bank": bank.bank})
+
+
+def test_bank_takes_checkpoints_of_columns_and_rows() -> None:  # as lightly and MoCo hand a bank out
+    bank, theirs = MemoryBankModule(size=(5, 2)), torch.arange(10.0).view(2, 5)
+    nn.ModuleDict({"memory": bank}).load_state_dict({"memory.bank": theirs, "memory.bank_ptr": torch.tensor([3])})
+    assert torch.equal(bank.bank, theirs.t()) and bank.bank_ptr.item() == 3
+    with pytest.raises(RuntimeError, match="size mismatch for bank"):
+        bank.load_state_dict({"bank": torch.ones(3, 2), "bank_ptr": torch.tensor([3])})
+
+
+@pytest.mark.parametrize("rows, columns", [(2, 3), (5, 3), (12, 3)])
+def test_an_update_never_asks_for_a_value_of_the_pointer(rows: int, columns: int) -> None:
+    """Tensors without values raise where the host asks for one."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        bank, neighbours = MemoryBankModule(size=(5, columns)), NNMemoryBankModule(size=(5, columns), k=2)
+        bank(torch.randn(rows, columns), update=True)
+        assert neighbours(torch.randn(rows, columns), update=True).shape == (rows, 2, columns)
 
 
 def test_bank_takes_batches_of_any_floating_type() -> None:

@@ -2,5 +2,12 @@
 
 from fastssl.models.modules.heads import ProjectionHead, SimCLRProjectionHead
 from fastssl.models.modules.memory_bank import MemoryBankModule
+from fastssl.models.modules.nn_memory_bank import NNMemoryBankModule, nearest_neighbours
 
-__all__ = ["MemoryBankModule", "ProjectionHead", "SimCLRProjectionHead"]
+__all__ = [
+    "MemoryBankModule",
+    "NNMemoryBankModule",
+    "ProjectionHead",
+    "SimCLRProjectionHead",
+    "nearest_neighbours",
+]

@@ -16,7 +16,9 @@ __all__ = ["MemoryBankModule"]
 class MemoryBankModule(nn.Module):
     """Ring of the latest embeddings; starts with random unit rows.
 
-    Call it with a batch to get the batch and the bank; with update=True the batch then replaces the oldest rows.
+    Call it with a batch to get the batch and the bank; with update=True the batch then replaces the oldest rows. The
+    pointer stays on the device: an update waits for nothing. A call returns a copy, as lightly's does; what needs none,
+    such as the losses here, reads `bank` itself, (rows, columns), and calls `enqueue`.
 
     Args:
         size: (rows, columns) of the bank, such as (65536, 128); 0 for no bank.
@@ -28,7 +30,8 @@ class MemoryBankModule(nn.Module):
 
     Differs from lightly's: a batch that reaches the end of the ring goes on at its start (lightly drops that part, and
     starts the next batch at 0), a batch longer than the ring leaves its last rows, and a bank is part of the
-    state_dict; a state_dict without one, such as lightly's, loads too and leaves the bank as it is.
+    state_dict. A state_dict without one, such as lightly's, loads too and leaves the bank as it is; one that holds it as
+    (columns, rows), the way lightly and MoCo hand it out, is turned, unless the bank is square.
     Source: He et al., MoCo, 2020, arXiv:1911.05722, section 3.2.
 
     >>> bank = MemoryBankModule(size=(3, 1), feature_dim_first=False)
@@ -118,8 +121,11 @@ class MemoryBankModule(nn.Module):
         missing_keys: list[str],
         *rest: Any,
     ) -> None:
-        """As nn.Module's; neither key in the checkpoint (lightly stores none) is not an error."""
+        """As nn.Module's; neither key in the checkpoint (lightly stores none) is not an error, nor is (columns, rows)."""
         missing: list[str] = []
+        stored = state_dict.get(f"{prefix}bank")
+        if isinstance(stored, Tensor) and stored.shape != self.bank.shape and stored.t().shape == self.bank.shape:
+            state_dict = {**state_dict, f"{prefix}bank": stored.t()}
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, *rest)
         if len(missing) < 2:
             missing_keys.extend(missing)
