@@ -398,6 +398,7 @@ cuda::RenderPlan prepare_gathered(const cpu::Gather& gather, const std::vector<i
                                   const std::vector<core::ViewSpec>& views, uintptr_t plans,
                                   const std::vector<uintptr_t>& outputs, core::DType dtype, bool channels_last,
                                   int64_t workspace) {
+  const py::gil_scoped_release release;  // a decoder of the device may be at work on another thread
   std::vector<core::ImageView> images(static_cast<size_t>(gather.size()));
   for (const auto& [position, address, stride, plane, top, left, rows, columns] : decoded) {
     const cpu::LeftEncoded& encoded = gather.left(position);

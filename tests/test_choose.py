@@ -1,11 +1,16 @@
 """Choosing who decodes, and moving the share at run time."""
 
+import importlib.util
 import logging
+import sys
+import types
 
 import pytest
 import torch
 
+import fastssl
 from fastssl import Loader, recipes
+from fastssl.data.device_choice import DeviceChoice, images_per_second
 from fastssl.pipelines import Choice, choose
 from fastssl.pipelines.balance import Balance
 
@@ -113,3 +118,109 @@ def test_no_nvjpeg_without_a_gpu():
     assert "decodes on a GPU" in choose.why_not_decoder("nvjpeg", CPU)
     with pytest.raises(RuntimeError, match=r"decode='nvjpeg': .*write decode='cpu'"):
         choose.make_decoder("nvjpeg", CPU, 4, 1)
+
+
+# --- what may go wrong while measuring --------------------------------------------------------------------------------
+
+
+def test_a_decoder_without_memory_is_left_out(caplog):
+    """On a device that is nearly full it fails where training would not: then it is no candidate, and the log says so."""
+
+    def measure(choice):
+        if choice.decoder == "nvjpeg":
+            raise torch.OutOfMemoryError("no memory left")
+        return machine(1000, {"dali": 3000})(choice)
+
+    with caplog.at_level(logging.INFO, "fastssl"):
+        assert str(choose.choose(measure, ["nvjpeg"], CPU)) == "cpu"
+        choice = choose.choose(measure, ["nvjpeg", "dali"], CPU)
+    assert str(choice) == "dali 75%" and choice.rates["nvjpeg"] == 0
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2 and "nvjpeg is left out" in warnings[0] and "no memory left" in warnings[0]
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """A DeviceChoice that believes in a GPU with nvJPEG, and gives its choice in place of a device."""
+    module = sys.modules[DeviceChoice.__module__]
+    monkeypatch.setattr(module, "why_not", lambda device: None)
+    monkeypatch.setattr(module, "why_not_decoder", lambda name, device: None if name == "nvjpeg" else "absent")
+    monkeypatch.setattr(DeviceChoice, "_make", lambda self, choice: choice)
+    return lambda decode="auto": DeviceChoice("Loader", torch.device("cuda"), decode, 4, 2, 1, None)
+
+
+def test_what_cannot_be_measured_is_measured_the_next_time(on_a_gpu):
+    """Where not one image can be read, that is for the iteration to say, by its policy; and nothing is chosen by it."""
+
+    def unreadable(choice):
+        raise fastssl.DecodeError("none of 4 samples can be read")
+
+    device = on_a_gpu()
+    assert device.take(unreadable).decoder is None and device.choice is None
+    assert str(device.take(machine(1000, {"nvjpeg": 4000}, 0.5))) == "nvjpeg"
+    assert device.choice is not None and str(device.take(unreadable)) == "nvjpeg", "it is measured once"
+
+
+def test_what_is_named_is_not_measured(on_a_gpu):
+    def never(choice):
+        raise AssertionError("measured")
+
+    for decode, want in (
+        ("nvjpeg", "nvjpeg"),
+        ("cpu", "cpu"),
+        ("full", "cpu"),
+        (Choice(decoder="nvjpeg", share=0.5), "nvjpeg 50%"),
+    ):
+        assert str(on_a_gpu(decode).take(never)) == want
+
+
+def test_a_gpu_that_does_not_tell_how_busy_it_is(monkeypatch):
+    """NVIDIA's library has errors of its own, which are no RuntimeErrors: on a part of a GPU (MIG) there is no such figure."""
+
+    class NVMLError(Exception):
+        pass
+
+    def refuse(device):
+        raise NVMLError("Not Supported")
+
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setitem(sys.modules, "pynvml", types.SimpleNamespace(NVMLError=NVMLError))
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 40)
+    assert choose._gpu_busy(gpu) == 0.4
+    monkeypatch.setattr(torch.cuda, "utilization", refuse)
+    assert choose._gpu_busy(gpu) is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
+    assert choose._gpu_busy(gpu) is None
+
+
+def test_without_any_package_of_nvidia_there_is_no_dali(monkeypatch):
+    def find_spec(name):
+        raise ModuleNotFoundError("No module named 'nvidia'")
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    assert "DALI is not installed" in choose.why_not_decoder("dali", torch.device("cuda"))
+
+
+def test_nvjpeg_says_why_it_cannot():
+    """Here torchvision finds no driver, or has no such operator; either is a reason and no crash."""
+    if torch.cuda.is_available():
+        pytest.skip("here it can")
+    assert "cannot decode on cuda" in choose.why_not_decoder("nvjpeg", torch.device("cuda"))
+
+
+@pytest.mark.parametrize("batches, slow", [(1, 0), (2, 0), (6, 2)])
+def test_the_first_batches_do_not_count_where_there_are_more(batches, slow):
+    """They wait for threads, code and memory."""
+    import time
+
+    class Batch:
+        def __len__(self):
+            return 10
+
+    def made():
+        for i in range(batches):
+            time.sleep(0.2 if i < slow else 0.001)
+            yield Batch()
+
+    rate = images_per_second(made(), CPU)
+    assert rate > 10 / 0.2 if slow else rate > 0

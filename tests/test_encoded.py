@@ -202,3 +202,37 @@ def test_an_error_of_the_data_set_comes_through():
 
     with pytest.raises(KeyError, match="lost"):
         list(fastssl.to_device(loader_of(Broken()), RECIPE, "cpu"))
+
+
+def test_a_slow_dataloader_is_named(monkeypatch):
+    """Where reading is what takes the time, more native threads would not help; stats() says what would."""
+    import time
+
+    class Slow(torch.utils.data.Dataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            time.sleep(0.05)
+            return SAMPLES[index]
+
+    loader = fastssl.to_device(loader_of(Slow(), 2), RECIPE, "cpu")
+    assert len(list(loader)) == 3
+    stats = loader.stats()
+    assert 0 < stats["read_seconds"] <= stats["wait_seconds"] <= stats["seconds"]
+    assert "num_workers" in stats["advice"]
+
+
+def test_measuring_takes_a_few_hundred_images_and_draws_nothing(monkeypatch):
+    """Also of a small first batch; torch's generator is where it was, so that views do not depend on whether it was measured."""
+    (batch,) = loader_of(SAMPLES[:3], 3)
+    loader = fastssl.to_device([batch], RECIPE, "cpu")
+    seen = []
+    monkeypatch.setattr(
+        fastssl.data.device_loader,
+        "images_per_second",
+        lambda batches, device: seen.append(sum(map(len, batches))) or 1.0,
+    )
+    state = torch.get_rng_state()
+    assert loader._measure(batch, fastssl.pipelines.Choice(decoder=None)) == 1.0
+    assert 512 <= seen[0] < 600 and torch.equal(torch.get_rng_state(), state)

@@ -74,6 +74,15 @@ RGB = PLAIN["RGB"]
 SOF, SOS, DQT, APP0 = (index_of(RGB, marker) for marker in (0xC0, 0xDA, 0xDB, 0xE0))
 ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
 
+
+def renamed(names):
+    """With these names of the three components, in the frame and in the scan."""
+    data = RGB
+    for i, name in enumerate(names):
+        data = with_byte(with_byte(data, SOF + 10 + 3 * i, name), SOS + 5 + 2 * i, name)
+    return data
+
+
 ODD = {
     "progressive": encode(progressive=True),
     "CMYK": encode("CMYK"),
@@ -94,6 +103,14 @@ ODD = {
     "16-bit tables": with_byte(RGB, DQT + 4, 0x10),
     "one scan a component": with_byte(RGB, SOS + 4, 1),
     "part of the spectrum": with_byte(RGB, SOS + 12, 5),
+    "a JFIF marker that libjpeg does not heed, and R, G, B": RGB[:APP0]
+    + b"\xff\xe0\0\x07JFIF\0"
+    + renamed(b"RGB")[DQT:],
+    "JFIF, and R, G, B": renamed(b"RGB"),
+    "JFIF, and Adobe RGB": RGB[:DQT] + ADOBE + b"\0" + RGB[DQT:],
+    "Adobe YCCK of three": RGB[:APP0] + ADOBE + b"\2" + RGB[DQT:],
+    "nothing that tells the colours": RGB[:APP0] + renamed(b"\0\1\2")[DQT:],
+    "a short JFIF marker and nothing else": RGB[:APP0] + b"\xff\xe0\0\x07JFIF\0" + renamed(b"\0\1\2")[DQT:],
     "Adobe RGB": RGB[:APP0] + ADOBE + b"\0" + RGB[SOF - (SOF - DQT) :],
     "components named R, G, B": with_byte(
         with_byte(with_byte(RGB[:APP0] + RGB[DQT:], 0, 0xFF), SOF - (DQT - APP0) + 10, ord("R")), 1, 0xD8
@@ -112,6 +129,11 @@ def test_what_libjpeg_had_better_see(name):
 
 def test_adobe_ycc_is_plain():
     assert is_plain(RGB[:APP0] + ADOBE + b"\1" + RGB[DQT:])
+    assert is_plain(RGB[:DQT] + ADOBE + b"\1" + RGB[DQT:])  # with JFIF, too
+
+
+def test_jfif_is_plain_whatever_the_names():
+    assert is_plain(renamed(b"\0\1\2"))
 
 
 @settings(max_examples=300, deadline=None)

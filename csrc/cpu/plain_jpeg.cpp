@@ -30,7 +30,8 @@ struct Segment {
 // What the headers say.
 struct Headers {
   int components = 0;
-  bool ids_123 = false, jfif = false, adobe = false, tables = false, codes = false, restarts = false;
+  bool ids_123 = false, ids_rgb = false;
+  bool jfif = false, adobe = false, tables = false, codes = false, restarts = false;
   uint8_t adobe_transform = 0;
 };
 
@@ -40,7 +41,7 @@ bool read_frame(const Segment& segment, Headers& headers) {
   const int components = segment.data[5];
   if (!height || !width || (components != 1 && components != 3) || segment.size != 6 + size_t(components) * 3)
     return false;
-  headers.ids_123 = true;
+  headers.ids_123 = headers.ids_rgb = true;
   for (int c = 0; c < components; ++c) {
     const uint8_t* const component = segment.data + 6 + c * 3;
     const int across = component[1] >> 4, down = component[1] & 15;
@@ -48,6 +49,7 @@ bool read_frame(const Segment& segment, Headers& headers) {
     const bool usual = (across == 1 || across == 2 || (across == 4 && down == 1)) && (down == 1 || down == 2);
     if (components == 3 && (c ? component[1] != 0x11 : !usual)) return false;
     headers.ids_123 = headers.ids_123 && component[0] == c + 1;
+    headers.ids_rgb = headers.ids_rgb && component[0] == "RGB"[c];
   }
   headers.components = components;
   return true;
@@ -67,10 +69,12 @@ bool read_tables(const Segment& segment) {
   return segment.size > 0;
 }
 
-// Colours by the rules that libjpeg has for three components.
+// Whether all that speaks of colours says YCbCr. Where markers contradict each other libjpeg has its rules, which others need
+// not share.
 bool is_ycc(const Headers& headers) {
-  if (headers.components == 1 || headers.jfif) return true;
-  return headers.adobe ? headers.adobe_transform == 1 : headers.ids_123;
+  if (headers.components == 1) return true;
+  if (headers.ids_rgb || (headers.adobe && headers.adobe_transform != 1)) return false;
+  return headers.jfif || headers.adobe || headers.ids_123;
 }
 
 // Whether the coded data runs from here to the end of the image.
@@ -118,7 +122,8 @@ bool is_plain_jpeg(const uint8_t* data, size_t size) {
         break;
       case kSos: return read_scan(segment, headers) && is_ycc(headers) && scan_ends(at, end, headers.restarts);
       default:
-        if (marker == kApp0 && segment.size >= 5 && !std::memcmp(segment.data, "JFIF", 5)) headers.jfif = true;
+        // As long as libjpeg wants them to be, to take them for what they say.
+        if (marker == kApp0 && segment.size >= 14 && !std::memcmp(segment.data, "JFIF", 5)) headers.jfif = true;
         if (marker == kApp14 && segment.size >= 12 && !std::memcmp(segment.data, "Adobe", 5)) {
           headers.adobe = true;
           headers.adobe_transform = segment.data[11];

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
+from fastssl._native import DecodeError
 from fastssl.data.batch import Batch
 from fastssl.data.making import Device
 from fastssl.ops.render_cuda import why_not
@@ -16,10 +18,13 @@ from fastssl.pipelines.choose import DECODERS, Choice, choose, make_decoder, why
 from fastssl.pipelines.device import DevicePipeline
 from fastssl.pipelines.streams import CudaStreams
 
-__all__ = ["Decode", "DeviceChoice", "check_decode", "images_per_second"]
+__all__ = ["MEASURED", "Decode", "DeviceChoice", "check_decode", "images_per_second"]
 
 # Also "auto", "full", "cpu", and the names of decoders.
 Decode = str | Choice
+
+# Images on which ways to decode are compared, at least.
+MEASURED = 512
 
 # Batches that a measurement leaves out at the beginning: with these the pipeline fills.
 _WARM_UP = 2
@@ -81,7 +86,7 @@ class DeviceChoice:
         self._decode = decode
         self._only_cpu = only_cpu
         self.choice: Choice | None = decode if isinstance(decode, Choice) else None
-        self._idle: Device | None = None
+        self._idle: tuple[int, Device] | None = None  # and the process that it serves
 
     def take(self, measure: Callable[[Choice], float]) -> Device | None:
         """For one iteration; None where views are made on the CPU. `measure` tells the images a second of a choice."""
@@ -92,17 +97,30 @@ class DeviceChoice:
             if _decoder_of(self._decode) is not None:
                 raise RuntimeError(f'{self._who}: decode={str(self._decode)!r}: {reason}. Or write decode="cpu".')
             return None
+        if (device := self._again()) is not None:
+            return device
+        choice = self.choice
+        if choice is None:
+            try:
+                choice = self.choice = self._choose(measure)
+            except (
+                DecodeError
+            ):  # not one image of those to be measured can be read; the iteration says what follows from that
+                choice = Choice(decoder=None)
+        return self._make(choice)
+
+    def _again(self) -> Device | None:
+        """That of an iteration before, if nobody has it."""
         idle, self._idle = self._idle, None
-        if idle is not None:
-            return idle
-        if self.choice is None:
-            self.choice = self._choose(measure)
+        return idle[1] if idle is not None and idle[0] == os.getpid() else None
+
+    def _make(self, choice: Choice) -> Device:
         decoder = None
-        if self.choice.decoder is not None:
-            decoder = make_decoder(self.choice.decoder, self._device, self._batch_size, self._threads)
-        balance = Balance(self.choice.share, fixed=not self.choice.balanced)
+        if choice.decoder is not None:
+            decoder = make_decoder(choice.decoder, self._device, self._batch_size, self._threads)
+        balance = Balance(choice.share, fixed=not choice.balanced)
         pipeline = DevicePipeline(CudaStreams(self._device), self._batch_size, self._slots)
-        return Device(self.choice, decoder, balance, pipeline)
+        return Device(choice, decoder, balance, pipeline, self._batch_size)
 
     def _choose(self, measure: Callable[[Choice], float]) -> Choice:
         named = _decoder_of(self._decode)
@@ -115,25 +133,25 @@ class DeviceChoice:
 
     def give_back(self, device: Device) -> None:
         """For the iteration after."""
-        self._idle = device
+        self._idle = (os.getpid(), device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_idle": None}
 
 
 def images_per_second(batches: Iterable[Batch], device: torch.device) -> float:
-    """How fast they come when nobody uses them; of several, without the first ones."""
-    images, began = 0, time.perf_counter()
-    last = 0
+    """How fast they come when nobody uses them, the first ones aside; where there are no more, with them."""
+    began = warm = time.perf_counter()
+    images = after_warm_up = 0
     for i, batch in enumerate(batches):
-        images, last = images + len(batch), i
+        images += len(batch)
+        after_warm_up += len(batch) if i >= _WARM_UP else 0
         if i + 1 == _WARM_UP:
             _synchronize(device)
-            before, began_before = images, began
-            images, began = 0, time.perf_counter()
+            warm = time.perf_counter()
     _synchronize(device)
-    if last + 1 == _WARM_UP:
-        images, began = before, began_before
+    if after_warm_up:
+        return after_warm_up / (time.perf_counter() - warm)
     return images / (time.perf_counter() - began)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from fastssl._native import DecodeError, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.checks import as_device, check_count
-from fastssl.data.device_choice import Decode, DeviceChoice, check_decode, images_per_second
+from fastssl.data.device_choice import MEASURED, Decode, DeviceChoice, check_decode, images_per_second
 from fastssl.data.encoded import EncodedBatch
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.making import Device, Flight, Making
@@ -26,7 +27,7 @@ from fastssl.transforms.view import Recipe
 
 __all__ = ["DeviceLoader", "to_device"]
 
-_MEASURED_BATCHES = 4
+_MEASURED_BATCHES = 4  # at least
 
 
 def to_device(
@@ -148,7 +149,7 @@ class DeviceLoader:
 
     def _measure(self, batch: EncodedBatch, choice: Choice) -> float:
         again = to_device(
-            [batch] * _MEASURED_BATCHES,
+            [batch] * max(_MEASURED_BATCHES, -(-MEASURED // len(batch))),
             self.recipe,
             self.device,
             dtype=self.dtype,
@@ -162,7 +163,8 @@ class DeviceLoader:
             return images_per_second(again, self.device)
 
     def stats(self) -> dict[str, Any]:
-        """Where the time of the latest iteration went, as `fastssl.Loader.stats`; reading is the DataLoader's."""
+        """Where the time of the latest iteration went, as `fastssl.Loader.stats`; but `read_seconds` is how long the DataLoader
+        was waited for, which counts as `wait_seconds`, too."""
         return self._stats
 
 
@@ -210,7 +212,9 @@ class _Pass(Making):
         )
 
     def _following(self) -> Flight | None:
+        began = time.perf_counter()
         batch = next(self._batches, None)
+        self._note_reading(time.perf_counter() - began)
         if batch is None:
             return None
         n = len(batch)
@@ -274,9 +278,16 @@ class _Pass(Making):
             f"to_device: none of the {n} samples of a batch can be read; the first: {self._loader.errors[0]}"
         )
 
+    def _advise(self) -> str:
+        return "the DataLoader is what takes the time; raise its num_workers if there are more CPUs"
+
     def _let_go(self, device: Device) -> None:
         if self._loader._device_choice is not None:
             self._loader._device_choice.give_back(device)
+
+    def close(self) -> None:
+        super().close()
+        self._batches = iter(())  # the DataLoader's workers end with its iterator
 
 
 def _never(index: int) -> Any:

@@ -11,7 +11,7 @@ import torch
 from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.checks import as_device, check_count
-from fastssl.data.device_choice import Decode, DeviceChoice, check_decode, images_per_second
+from fastssl.data.device_choice import MEASURED, Decode, DeviceChoice, check_decode, images_per_second
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import Iteration
 from fastssl.data.making import Device
@@ -27,9 +27,6 @@ from fastssl.transforms.plan import check_key
 from fastssl.transforms.view import Recipe
 
 __all__ = ["Loader"]
-
-# Samples on which ways to decode are compared.
-_MEASURED = 512
 
 
 class Loader:
@@ -210,7 +207,7 @@ class Loader:
 
     def _measure(self, choice: Choice) -> float:
         """Images a second of a few hundred samples, decoded so."""
-        n = min(len(self.source), _MEASURED)
+        n = min(len(self.source), MEASURED)
         every = torch.linspace(0, len(self.source) - 1, n, device="cpu").round().to(torch.int64)
         loader = Loader(
             Subset(self.source, every.tolist()),
@@ -221,7 +218,7 @@ class Loader:
             prefetch=self.prefetch,
             dtype=self.dtype,
             channels_last=self.channels_last,
-            epochs=max(2, -(-_MEASURED // n)),
+            epochs=max(2, -(-MEASURED // n)),
             decode=choice,
             on_error="skip",  # who has the errors is the loader that measures
             rank=0,

@@ -87,6 +87,7 @@ class Device:
     decoder: Decoder | None
     balance: Balance
     pipeline: DevicePipeline
+    most: int | None = None  # images of a batch that the decoder takes; None: any number
 
 
 @dataclass
@@ -150,6 +151,7 @@ class Making(Iterator[Batch]):
         engine: dict[str, Any],
     ) -> None:
         self._closed = True  # until all is there
+        self._closing = threading.Lock()  # who gets it closes
         self._who = who
         self._settings = settings
         self._channels = channels
@@ -167,8 +169,9 @@ class Making(Iterator[Batch]):
         self._balance = Balance(0.0, fixed=True)
         self._started = self._last = time.perf_counter()
         self._waited = 0.0
+        self._read: float | None = None  # of this, for who reads in the engine's place
         self._waiters = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # of whoever makes a batch; that thread may close, too
         self._images = 0
         self._dropped, self._dropped_first = 0, ""
         self._bad = {self._key(fault) for fault in settings.errors}
@@ -178,7 +181,7 @@ class Making(Iterator[Batch]):
         if device is not None:
             self._pipeline, self._balance = device.pipeline, device.balance
             if device.decoder is not None:
-                self._ahead = DecodeAhead(device.decoder, device.pipeline.streams)
+                self._ahead = DecodeAhead(device.decoder, device.pipeline.streams, device.pipeline.hold)
         self._closed = False
         _live.add(self)
         _close_rest()
@@ -240,10 +243,15 @@ class Making(Iterator[Batch]):
     def _prepare(self, indices: Tensor, epoch: int, more: Any) -> Flight:
         """Memory for a batch of so many samples."""
         n = len(indices)
-        gathered = None if self._pipeline is None else self._pipeline.gather(n, self._balance.leave(n))
+        gathered = None if self._pipeline is None else self._pipeline.gather(n, self._leave(n))
         views = self._lease_views(n) if gathered is None else []
         plan = torch.empty((n, len(self._views), len(PLAN_FIELDS)), device="cpu")
         return Flight(indices, epoch, views, gathered, plan, more)
+
+    def _leave(self, n: int) -> int:
+        """How many of so many samples stay encoded."""
+        most = None if self._device is None else self._device.most
+        return self._balance.leave(n) if most is None else min(self._balance.leave(n), most)
 
     def _outputs(self, flight: Flight) -> dict[str, Any]:
         """Where the engine is to write: arguments of submit()."""
@@ -347,15 +355,16 @@ class Making(Iterator[Batch]):
                     self._taken(flight)
                     made = self._make(flight)
                 batch = self._hand_over(made)
-                self._handed(made.flight)
                 if len(batch):
                     break
+                self._handed(made.flight)
             now = time.perf_counter()
             flight = made.flight
             self._balance.note(now - self._last, flight.waited_cpu, flight.waited_device, len(flight.indices))
             self._last = now
             self._note_stats()
-            self._make_ready()
+            self._make_ready()  # first: if it fails, this batch is not handed out, and resuming begins with it
+            self._handed(made.flight)
             return batch
         except BaseException:
             self.close()
@@ -461,7 +470,16 @@ class Making(Iterator[Batch]):
             )
         return fault
 
-    # Ending
+    # Stats
+
+    def _note_reading(self, seconds: float) -> None:
+        """The consumer has waited so long for samples that are read elsewhere."""
+        self._waited += seconds
+        self._read = (self._read or 0.0) + seconds
+
+    def _advise(self) -> str:
+        """What to do where the consumer waits for samples that are read elsewhere."""
+        raise NotImplementedError
 
     def _note_stats(self) -> None:
         times = self._engine.times()
@@ -470,6 +488,8 @@ class Making(Iterator[Batch]):
         work = {name: times[f"{name}_seconds"] for name in ("read", "decode", "render")}
         if self._waited < 0.05 * seconds:
             advice = "the loader keeps up; the consumer is what takes the time"
+        elif self._read is not None and self._read > self._waited / 2:
+            advice = self._advise()
         elif sum(work.values()) < 0.8 * seconds * threads:
             advice = "the threads are idle part of the time; raise prefetch"
         else:
@@ -482,6 +502,7 @@ class Making(Iterator[Batch]):
             "threads": threads,
             "rendered_on": "cpu" if self._pipeline is None else str(self._pipeline.device),
             **{f"{name}_seconds": value for name, value in work.items()},
+            **({} if self._read is None else {"read_seconds": self._read}),
             "wait_seconds": self._waited,
             "advice": advice,
         }
@@ -493,27 +514,44 @@ class Making(Iterator[Batch]):
                 "device_seconds": 0.0 if self._ahead is None else self._ahead.seconds,
             }
 
+    # Ending
+
     def close(self) -> None:
         """Stops the threads and lets go of the memory; what has been yielded stays valid."""
-        if getattr(self, "_closed", True):
+        if getattr(self, "_closed", True) or not self._closing.acquire(blocking=False):
             return
         self._closed = True
         _live.discard(self)
-        if self._ahead is not None:
-            self._ahead.close()
+        stopped = False
+        try:
+            stopped = self._ahead is None or self._ahead.close()
+        finally:  # Ctrl-C may come while that waits; the threads must not outlive the memory that they write
+            self._release(stopped)
+
+    def _release(self, stopped: bool) -> None:
+        """Lets go of what the threads use; `stopped`: of these, the decoder's is not at work any more."""
         flights = [*self._pending] if self._taken_up is None else [self._taken_up, *self._pending]
-        if not self._engine.close():
-            _unclosed.append((self._engine, flights))  # the threads still write into this memory
-        elif self._device is not None:
-            self._take_back(flights, self._device.pipeline)
-            self._let_go(self._device)
-        self._taken_up = None
-        self._pending.clear()
-        self._ready.clear()
-        self._pool.close()
+        # Another thread may be in the middle of a batch. It will notice; what it uses goes with the iteration.
+        alone = self._lock.acquire(blocking=False)
+        try:
+            if self._pipeline is not None and self._pipeline.leave((flights, [*self._ready])):
+                self._engine.close()
+            elif not self._engine.close():
+                _unclosed.append((self._engine, flights))  # the threads still write into this memory
+            elif alone and stopped and self._device is not None:
+                self._take_back(flights, self._device.pipeline)
+                self._let_go(self._device)
+            if alone:
+                self._taken_up = None
+                self._pending.clear()
+                self._ready.clear()
+            self._pool.close()
+        finally:
+            if alone:
+                self._lock.release()
 
     def _take_back(self, flights: list[Flight], pipeline: DevicePipeline) -> None:
-        """The memory of batches that are not rendered any more, which a decoder of the device may still read and write."""
+        """The memory of batches that are not rendered any more, which the device may still read and write."""
         with pipeline.stream():
             for flight in flights:
                 if flight.gathered is not None:

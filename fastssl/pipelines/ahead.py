@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 from fastssl.pipelines.decoder import Decoder
 from fastssl.pipelines.device import Decodings, Gathered
-from fastssl.pipelines.streams import Streams
+from fastssl.pipelines.streams import Event, Streams
 
 __all__ = ["DecodeAhead"]
 
@@ -24,16 +26,18 @@ class DecodeAhead:
     Args:
         decoder: Used by that thread alone.
         streams: On whose decoding stream the pixels appear.
+        hold: Keeps what it is given until an event is reached: what is decoded, and from what, even if nobody waits for it.
     """
 
-    def __init__(self, decoder: Decoder, streams: Streams) -> None:
+    def __init__(self, decoder: Decoder, streams: Streams, hold: Callable[[Event, Any], None]) -> None:
+        self._pid = os.getpid()
         self._inbox: queue.SimpleQueue[tuple[Any, Gathered, Future[Decodings]] | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._times = _Times()
         # A daemon: it must not keep the interpreter from ending, where it may wait for a job whose threads have gone.
         self._thread = threading.Thread(
             target=_work,
-            args=(decoder, streams, self._inbox, self._closed, self._times),
+            args=(decoder, streams, hold, self._inbox, self._closed, self._times),
             name="fastssl-decode-ahead",
             daemon=True,
         )
@@ -55,12 +59,21 @@ class DecodeAhead:
         """That it decoded so far."""
         return self._times.images
 
-    def close(self) -> None:
-        """Ends the thread, after the batch at hand; what was not begun never gets done."""
+    def close(self) -> bool:
+        """Ends the thread, after the batch at hand; what was not begun never gets done.
+
+        Returns:
+            Whether it has ended, and the decoder can be used elsewhere. Not so on the thread itself, where the garbage collector
+            may have called this, and not in a forked child, which has no such thread.
+        """
+        if os.getpid() != self._pid:
+            return False
         self._closed.set()
         self._inbox.put(None)
-        if threading.current_thread() is not self._thread:  # the garbage collector may call from anywhere
-            self._thread.join()
+        if threading.get_ident() == self._thread.ident:
+            return False
+        self._thread.join()
+        return True
 
 
 class _Times:
@@ -71,6 +84,7 @@ class _Times:
 def _work(
     decoder: Decoder,
     streams: Streams,
+    hold: Callable[[Event, Any], None],
     inbox: queue.SimpleQueue[tuple[Any, Gathered, Future[Decodings]] | None],
     closed: threading.Event,
     times: _Times,
@@ -83,7 +97,7 @@ def _work(
         if closed.is_set():
             return
         try:
-            future.set_result(_decode(decoder, streams, gathered, times))
+            future.set_result(_decode(decoder, streams, hold, gathered, times))
         except BaseException as error:
             future.set_exception(error)
             if not isinstance(error, Exception):
@@ -91,19 +105,25 @@ def _work(
         del item, job, gathered, future
 
 
-def _decode(decoder: Decoder, streams: Streams, gathered: Gathered, times: _Times) -> Decodings:
+def _decode(
+    decoder: Decoder, streams: Streams, hold: Callable[[Event, Any], None], gathered: Gathered, times: _Times
+) -> Decodings:
     images = gathered.left()
     out = Decodings()
     if not images:
         return out
     began = time.perf_counter()
     with streams.decoding():
-        for image, decoded in zip(images, decoder.decode(images), strict=True):
-            if decoded is None:
-                out.failed.append(image.position)
-            else:
-                out.images[image.position] = decoded
-        out.ready = streams.mark()
+        try:
+            decodeds = decoder.decode(images)
+        finally:  # the device may read and write on, whoever still waits for it
+            out.ready = streams.mark()
+            hold(out.ready, (gathered, out))
+    for image, decoded in zip(images, decodeds, strict=True):
+        if decoded is None:
+            out.failed.append(image.position)
+        else:
+            out.images[image.position] = decoded
     times.seconds += time.perf_counter() - began
     times.images += len(images)
     return out

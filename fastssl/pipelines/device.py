@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,9 @@ from fastssl.pipelines.decoder import Decoded, LeftImage
 from fastssl.pipelines.streams import Event, Streams
 
 __all__ = ["Decodings", "DevicePipeline", "Gathered"]
+
+# What a forked child has of its parent's device. There it can be neither used nor let go of.
+_inherited: list[Any] = []
 
 _ALIGN = 256
 # Of the first blocks, before any batch was seen: bytes for an image.
@@ -84,6 +88,7 @@ class DevicePipeline:
         self._encoded_bytes = _round_up(batch_size * _FIRST_ENCODED)
         self._free: list[_Slot] = []  # the oldest first
         self._made = 0
+        self._pid = os.getpid()
         # What a decoder read and gave belongs to other streams, or to no pool of torch's: it is held until it has been used.
         self._held: deque[tuple[Event, Any]] = deque()
 
@@ -184,17 +189,30 @@ class DevicePipeline:
         done = self.streams.mark()
         gathered.slot.done = done
         self._free.append(gathered.slot)
-        self._held.append((done, (gathered.slot, native, decodings)))
+        self.hold(done, (gathered.slot, native, decodings))
         while self._held and self._held[0][0].query():
             self._held.popleft()
+
+    def hold(self, event: Event, things: Any) -> None:
+        """Keeps these until `event` is reached; any thread may call it."""
+        self._held.append((event, things))
+
+    def leave(self, things: Any) -> bool:
+        """Whether this is a fork of the process that has the device; then these stay untouched for as long as it runs."""
+        if os.getpid() == self._pid:
+            return False
+        _inherited.append(things)
+        return True
 
     def close(self) -> None:
         """Waits until nothing of the memory is used any more."""
         while self._held:
-            self._held.popleft()[0].synchronize()
+            self._held[0][0].synchronize()
+            self._held.popleft()
 
     def __del__(self) -> None:
-        self.close()
+        if not self.leave(dict(self.__dict__)):
+            self.close()
 
     def upload(self, tensor: Tensor) -> Tensor:
         """Within `stream()`: a tensor of the host, on the device; the host may let go of it."""
