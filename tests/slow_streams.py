@@ -61,7 +61,7 @@ class OnHost(DeviceChoice):
     def __init__(self, make: Callable[[], Device]) -> None:
         self._make_one, self._idle = make, None
 
-    def take(self, measure: Any) -> Device:
+    def take(self, measure: Any, plain: Any) -> Device:
         return self._again() or self._make_one()
 
 

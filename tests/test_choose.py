@@ -7,6 +7,8 @@ import types
 
 import pytest
 import torch
+from images import jpeg, photo, png
+from loading import Memory
 
 import fastssl
 from fastssl import Loader, recipes
@@ -149,6 +151,10 @@ def on_a_gpu(monkeypatch):
     return lambda decode="auto": DeviceChoice("Loader", torch.device("cuda"), decode, 4, 2, 1, None)
 
 
+def plain():
+    return True
+
+
 def test_what_cannot_be_measured_is_measured_the_next_time(on_a_gpu):
     """Where not one image can be read, that is for the iteration to say, by its policy; and nothing is chosen by it."""
 
@@ -156,9 +162,9 @@ def test_what_cannot_be_measured_is_measured_the_next_time(on_a_gpu):
         raise fastssl.DecodeError("none of 4 samples can be read")
 
     device = on_a_gpu()
-    assert device.take(unreadable).decoder is None and device.choice is None
-    assert str(device.take(machine(1000, {"nvjpeg": 4000}, 0.5))) == "nvjpeg"
-    assert device.choice is not None and str(device.take(unreadable)) == "nvjpeg", "it is measured once"
+    assert device.take(unreadable, plain).decoder is None and device.choice is None
+    assert str(device.take(machine(1000, {"nvjpeg": 4000}, 0.5), plain)) == "nvjpeg"
+    assert device.choice is not None and str(device.take(unreadable, plain)) == "nvjpeg", "it is measured once"
 
 
 def test_what_is_named_is_not_measured(on_a_gpu):
@@ -171,7 +177,7 @@ def test_what_is_named_is_not_measured(on_a_gpu):
         ("full", "cpu"),
         (Choice(decoder="nvjpeg", share=0.5), "nvjpeg 50%"),
     ):
-        assert str(on_a_gpu(decode).take(never)) == want
+        assert str(on_a_gpu(decode).take(never, plain)) == want
 
 
 def test_a_gpu_that_does_not_tell_how_busy_it_is(monkeypatch):
@@ -208,19 +214,65 @@ def test_nvjpeg_says_why_it_cannot():
     assert "cannot decode on cuda" in choose.why_not_decoder("nvjpeg", torch.device("cuda"))
 
 
-@pytest.mark.parametrize("batches, slow", [(1, 0), (2, 0), (6, 2)])
-def test_the_first_batches_do_not_count_where_there_are_more(batches, slow):
-    """They wait for threads, code and memory."""
-    import time
+def test_nothing_is_measured_where_nothing_can_be_left_to_the_device(on_a_gpu, caplog):
+    def never(choice):
+        raise AssertionError("measured")
 
-    class Batch:
-        def __len__(self):
-            return 10
+    with caplog.at_level(logging.INFO, "fastssl"):
+        assert on_a_gpu().take(never, lambda: False).decoder is None
+    assert "none is a baseline JPEG" in caplog.text
 
-    def made():
-        for i in range(batches):
-            time.sleep(0.2 if i < slow else 0.001)
-            yield Batch()
 
-    rate = images_per_second(made(), CPU)
-    assert rate > 10 / 0.2 if slow else rate > 0
+@pytest.mark.parametrize(
+    "kind, want", [("JPEG", True), ("PNG", False), ("pixels", False), ("broken", False), ("paths", True)]
+)
+def test_a_loader_looks_at_a_few_samples(photos, kind, want):
+    samples = {
+        "JPEG": Memory([png(photo(20, 20)), jpeg(photo(20, 20))]),
+        "PNG": Memory([png(photo(20, 20))]),
+        "pixels": [(photo(20, 20), 0)] * 3,
+        "broken": Memory([b"", jpeg(photo(20, 20))[:-50], OSError("gone"), KeyError("a mistake")]),
+        "paths": photos,
+    }[kind]
+    assert Loader(samples, recipes.simclr(16))._has_plain() == want
+
+
+def test_a_loader_measures_a_few_hundred_images_evenly(photos, monkeypatch):
+    seen = []
+    module = sys.modules[Loader.__module__]
+    monkeypatch.setattr(
+        module, "images_per_second", lambda batches, device, warm_up: seen.append((batches, warm_up)) or 1.0
+    )
+    loader = Loader(photos, recipes.simclr(16), batch_size=7, threads=2, dtype=torch.float16)
+    assert loader._measure(Choice(decoder=None)) == 1.0
+    ((measured, warm_up),) = seen
+    assert warm_up == len(measured.source) == 23 and measured.epochs * 23 >= 512 + 23
+    assert (measured.batch_size, measured.threads, measured.dtype, measured.on_error) == (7, 2, torch.float16, "skip")
+    assert loader._evenly(5) == [0, 6, 11, 16, 22]
+
+
+class Clock:
+    """Batches of 10 images that take so many seconds each, by a clock that they move."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.now, self.seconds, self.taken = 0.0, seconds, 0
+        module = sys.modules[images_per_second.__module__]
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+
+    def __iter__(self):
+        for seconds in self.seconds:
+            self.now += seconds
+            self.taken += 1
+            yield range(10)
+
+
+@pytest.mark.parametrize("seconds, warm_up, want, taken", [
+    ([1.0, 1.0, 0.1, 0.1], 20, 100, 4),  # the first two are cold
+    ([1.0, 1.0], 20, 10, 2),  # there is no more
+    ([0.5], 5, 20, 1),
+    ([3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 1000, 10, 7),  # neither part takes for ever
+])  # fmt: skip
+def test_what_is_cold_does_not_count(monkeypatch, seconds, warm_up, want, taken):
+    clock = Clock(monkeypatch, seconds)
+    assert images_per_second(clock, CPU, warm_up) == pytest.approx(want)
+    assert clock.taken == taken

@@ -126,7 +126,9 @@ def test_what_is_forgotten_is_noticed(streams, monkeypatch, forgotten):
     source = Pictures(30)
     loader = on_host(Loader(source, RECIPE, **options), SlowDecoder(streams), 0.6, streams)
     try:
-        results = consume(loader, streams, still=3 if forgotten == "record" else 0)  # time in which others may take memory
+        results = consume(
+            loader, streams, still=3 if forgotten == "record" else 0
+        )  # time in which others may take memory
     except (fastssl.DecodeError, RuntimeError):  # of spoilt data; of its size
         return
     with pytest.raises(AssertionError):

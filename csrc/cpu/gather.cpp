@@ -36,6 +36,14 @@ void Gather::set(int64_t i, const ImageView& image) {
   left_[size_t(i)] = {};
 }
 
+bool Gather::has_room(int64_t bytes) {
+  int64_t room = room_.load();
+  do {
+    if (room < bytes) return false;
+  } while (!room_.compare_exchange_weak(room, room - bytes));
+  return true;
+}
+
 void Gather::leave(int64_t i, LeftEncoded image) {
   uint8_t* const data = encoded.take(image.size);
   std::memcpy(data, image.data, image.size);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -23,11 +24,11 @@ __all__ = ["MEASURED", "Decode", "DeviceChoice", "check_decode", "images_per_sec
 # Also "auto", "full", "cpu", and the names of decoders.
 Decode = str | Choice
 
-# Images on which ways to decode are compared, at least.
+# Images on which ways to decode are compared; and for how many seconds each, at most, and as long again to warm up.
 MEASURED = 512
+_SECONDS = 4.0
 
-# Batches that a measurement leaves out at the beginning: with these the pipeline fills.
-_WARM_UP = 2
+_log = logging.getLogger("fastssl")
 
 
 def check_decode(who: str, decode: Any, device: torch.device) -> Decode:
@@ -88,8 +89,13 @@ class DeviceChoice:
         self.choice: Choice | None = decode if isinstance(decode, Choice) else None
         self._idle: tuple[int, Device] | None = None  # and the process that it serves
 
-    def take(self, measure: Callable[[Choice], float]) -> Device | None:
-        """For one iteration; None where views are made on the CPU. `measure` tells the images a second of a choice."""
+    def take(self, measure: Callable[[Choice], float], plain: Callable[[], bool]) -> Device | None:
+        """For one iteration; None where views are made on the CPU.
+
+        Args:
+            measure: Images a second of a choice.
+            plain: Whether a few samples hold anything that could be left to a decoder of the device.
+        """
         if self._device.type != "cuda":
             return None
         reason = why_not(self._device)
@@ -102,7 +108,7 @@ class DeviceChoice:
         choice = self.choice
         if choice is None:
             try:
-                choice = self.choice = self._choose(measure)
+                choice = self.choice = self._choose(measure, plain)
             except (
                 DecodeError
             ):  # not one image of those to be measured can be read; the iteration says what follows from that
@@ -122,14 +128,23 @@ class DeviceChoice:
         pipeline = DevicePipeline(CudaStreams(self._device), self._batch_size, self._slots)
         return Device(choice, decoder, balance, pipeline, self._batch_size)
 
-    def _choose(self, measure: Callable[[Choice], float]) -> Choice:
+    def _choose(self, measure: Callable[[Choice], float], plain: Callable[[], bool]) -> Choice:
         named = _decoder_of(self._decode)
         if named is not None:
             return Choice(decoder=named)
         usable = [name for name in DECODERS if why_not_decoder(name, self._device) is None]
         if self._decode != "auto" or self._only_cpu is not None or not usable:
             return Choice(decoder=None)
-        return choose(measure, usable, self._device)
+        if not plain():
+            _log.info(
+                "decoding for %s by cpu: of a few images that were looked at none is a baseline JPEG", self._device
+            )
+            return Choice(decoder=None)
+        try:
+            return choose(measure, usable, self._device)
+        finally:
+            if self._device.type == "cuda" and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # what was measured had streams of its own, whose memory no other stream gets
 
     def give_back(self, device: Device) -> None:
         """For the iteration after."""
@@ -139,19 +154,26 @@ class DeviceChoice:
         return {**self.__dict__, "_idle": None}
 
 
-def images_per_second(batches: Iterable[Batch], device: torch.device) -> float:
-    """How fast they come when nobody uses them, the first ones aside; where there are no more, with them."""
-    began = warm = time.perf_counter()
-    images = after_warm_up = 0
-    for i, batch in enumerate(batches):
+def images_per_second(batches: Iterable[Batch], device: torch.device, warm_up: int) -> float:
+    """How fast they come when nobody uses them.
+
+    The first `warm_up` images do not count: files are read for the first time, threads begin, memory is touched. Neither part
+    takes much longer than four seconds, and whatever comes counts if there is no more.
+    """
+    began = at = time.perf_counter()
+    images, counted = 0, -1  # -1: still warming up
+    for batch in batches:
         images += len(batch)
-        after_warm_up += len(batch) if i >= _WARM_UP else 0
-        if i + 1 == _WARM_UP:
+        if counted >= 0:
+            counted += len(batch)
+            if time.perf_counter() - at > _SECONDS:
+                break
+        elif images >= warm_up or time.perf_counter() - began > _SECONDS:
             _synchronize(device)
-            warm = time.perf_counter()
+            counted, at = 0, time.perf_counter()
     _synchronize(device)
-    if after_warm_up:
-        return after_warm_up / (time.perf_counter() - warm)
+    if counted > 0:
+        return counted / (time.perf_counter() - at)
     return images / (time.perf_counter() - began)
 
 

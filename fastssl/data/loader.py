@@ -15,7 +15,7 @@ from fastssl.data.device_choice import MEASURED, Decode, DeviceChoice, check_dec
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import Iteration
 from fastssl.data.making import Device
-from fastssl.data.native_calls import ImageStep
+from fastssl.data.native_calls import ImageStep, is_plain
 from fastssl.data.order import Order
 from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
@@ -27,6 +27,9 @@ from fastssl.transforms.plan import check_key
 from fastssl.transforms.view import Recipe
 
 __all__ = ["Loader"]
+
+# Samples that are looked at before ways to decode are compared at all.
+_LOOKED_AT = 16
 
 
 class Loader:
@@ -193,7 +196,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         position, end = self._resume or (0, self.epoch + self.epochs)
-        return Iteration(self, self._device_choice.take(self._measure), self.epoch, position, end)
+        device = self._device_choice.take(self._measure, self._has_plain)
+        return Iteration(self, device, self.epoch, position, end)
 
     def _only_cpu(self) -> str | None:
         """Why a decoder of the device gets nothing to do."""
@@ -205,26 +209,34 @@ class Loader:
             return "image_step gets what the CPU has decoded"
         return None
 
+    def _evenly(self, count: int) -> list[int]:
+        """So many samples at most, from the whole source."""
+        n = min(len(self.source), count)
+        return torch.linspace(0, len(self.source) - 1, n, dtype=torch.float64, device="cpu").round().long().tolist()
+
+    def _has_plain(self) -> bool:
+        """Whether any of a few samples is a JPEG that may be left to a device."""
+        return any(is_plain(self.source, index) for index in self._evenly(_LOOKED_AT))
+
     def _measure(self, choice: Choice) -> float:
-        """Images a second of a few hundred samples, decoded so."""
-        n = min(len(self.source), MEASURED)
-        every = torch.linspace(0, len(self.source) - 1, n, device="cpu").round().to(torch.int64)
+        """Images a second of a few hundred samples, decoded so, once they have been read."""
+        sample = Subset(self.source, self._evenly(MEASURED))
         loader = Loader(
-            Subset(self.source, every.tolist()),
+            sample,
             self.recipe,
-            batch_size=min(self.batch_size, n),
+            batch_size=min(self.batch_size, len(sample)),
             device=self.device,
             threads=self.threads,
             prefetch=self.prefetch,
             dtype=self.dtype,
             channels_last=self.channels_last,
-            epochs=max(2, -(-MEASURED // n)),
+            epochs=1 + max(1, -(-MEASURED // len(sample))),
             decode=choice,
             on_error="skip",  # who has the errors is the loader that measures
             rank=0,
             world_size=1,
         )
-        return images_per_second(loader, self.device)
+        return images_per_second(loader, self.device, len(sample))
 
     def _keep_device(self, device: Device) -> None:
         self._device_choice.give_back(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -98,7 +99,7 @@ class Flight:
         indices: Of its samples; also their place in the draw.
         epoch: Of the draw.
         views: What the engine writes; nothing where images are gathered for a device.
-        gathered: For a device.
+        gathered: For a device, until it is rendered.
         plan: (B, V, fields).
         job: Of the engine.
         decodings: What the device decodes, from the moment on when the job is done.
@@ -111,6 +112,7 @@ class Flight:
     gathered: Gathered | None
     plan: Tensor
     more: Any
+    bad: set[int] = field(default_factory=set)  # positions of samples that cannot be read
     job: Any = None
     decodings: Future[Decodings] | None = None
     waited_cpu: float = 0.0  # seconds of the consumer
@@ -119,11 +121,19 @@ class Flight:
 
 @dataclass
 class _Made:
-    """A batch that is there, or that a device has been asked for."""
+    """A batch that is there, or that a device has been asked for; or why there is none."""
 
     flight: Flight
     batch: Batch
     mark: Any
+
+
+@dataclass
+class _Failed:
+    """A batch that could not be made ahead."""
+
+    flight: Flight
+    error: Exception
 
 
 class Making(Iterator[Batch]):
@@ -161,14 +171,15 @@ class Making(Iterator[Batch]):
         parts = zip(self._custom, native_views(encoded), native_views(encoded, "before_custom"), strict=True)
         self._views = [before if custom else whole for custom, whole, before in parts]
         self._pending: deque[Flight] = deque()
-        self._ready: deque[_Made] = deque()  # what the device makes already
+        self._ready: deque[_Made | _Failed] = deque()  # what the device makes already
         self._taken_up: Flight | None = None  # between the two
+        self._ending: Exception | None = None  # of what should have followed these
         self._device = device
         self._pipeline: DevicePipeline | None = None
         self._ahead: DecodeAhead | None = None
         self._balance = Balance(0.0, fixed=True)
         self._started = self._last = time.perf_counter()
-        self._waited = 0.0
+        self._waited = self._waited_device = 0.0
         self._read: float | None = None  # of this, for who reads in the engine's place
         self._waiters = 0
         self._lock = threading.RLock()  # of whoever makes a batch; that thread may close, too
@@ -191,6 +202,10 @@ class Making(Iterator[Batch]):
     @abstractmethod
     def _following(self) -> Flight | None:
         """Starts the batch that comes next; None at the end."""
+
+    def _can_follow(self) -> bool:
+        """Whether `_following` has not to wait for others."""
+        return True
 
     @abstractmethod
     def _describe(self, flight: Flight, indices: Tensor) -> tuple[Tensor, list[str]]:
@@ -245,7 +260,7 @@ class Making(Iterator[Batch]):
         n = len(indices)
         gathered = None if self._pipeline is None else self._pipeline.gather(n, self._leave(n))
         views = self._lease_views(n) if gathered is None else []
-        plan = torch.empty((n, len(self._views), len(PLAN_FIELDS)), device="cpu")
+        plan = torch.empty((n, len(self._views), len(PLAN_FIELDS)), dtype=torch.float32, device="cpu")
         return Flight(indices, epoch, views, gathered, plan, more)
 
     def _leave(self, n: int) -> int:
@@ -325,7 +340,9 @@ class Making(Iterator[Batch]):
         return seconds
 
     def __next__(self) -> Batch:
-        with self._lock:  # threads may share an iteration; each batch goes to one of them
+        # Threads may share an iteration; each batch goes to one of them. What is made ahead is to be an ordinary tensor, whatever
+        # the mode in which this one is asked for.
+        with self._lock, torch.inference_mode(False), torch.no_grad():
             return self._next()
 
     def _next(self) -> Batch:
@@ -339,6 +356,8 @@ class Making(Iterator[Batch]):
             while True:
                 self._fill()
                 if not self._pending and not self._ready:
+                    if self._ending is not None:
+                        raise self._ending
                     if self._dropped and not self._images:
                         raise DecodeError(
                             f"{self._who}: none of {self._dropped} samples can be read; the first: {self._dropped_first}"
@@ -350,6 +369,9 @@ class Making(Iterator[Batch]):
                     raise StopIteration
                 if self._ready:
                     made = self._ready.popleft()
+                    self._taken(made.flight)
+                    if isinstance(made, _Failed):
+                        raise made.error
                 else:
                     flight = self._pending.popleft()
                     self._taken(flight)
@@ -363,18 +385,28 @@ class Making(Iterator[Batch]):
             self._balance.note(now - self._last, flight.waited_cpu, flight.waited_device, len(flight.indices))
             self._last = now
             self._note_stats()
-            self._make_ready()  # first: if it fails, this batch is not handed out, and resuming begins with it
+            self._make_ready()  # first: if that is interrupted, this batch is not handed out, and resuming begins with it
             self._handed(made.flight)
             return batch
         except BaseException:
-            self.close()
+            # A device that has failed fails again as its memory is taken back; the first error says more.
+            with contextlib.suppress(torch.AcceleratorError):
+                self.close()
             raise
 
     def _fill(self) -> None:
         """Starts batches until as many are under way as there are to be."""
         # One more than stays behind: while the last images of a batch are made, threads go on with the next.
-        while len(self._pending) < self._settings.prefetch + 1:
-            flight = self._following()
+        while self._ending is None and len(self._pending) < self._settings.prefetch + 1:
+            if len(self._pending) + len(self._ready) > 1 and not self._can_follow():
+                return  # rather than wait for one more
+            try:
+                flight = self._following()
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    raise
+                self._ending = error  # what came before goes out first
+                return
             if flight is None:
                 return
             self._pending.append(flight)
@@ -388,7 +420,13 @@ class Making(Iterator[Batch]):
             return
         decodings = flight.decodings
         if decodings is None or (decodings.done() and not decodings.exception() and not decodings.result().failed):
-            self._ready.append(self._make(self._pending.popleft()))
+            flight = self._pending.popleft()
+            try:
+                self._ready.append(self._make(flight))
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    raise
+                self._ready.append(_Failed(flight, error))  # the batch before goes out first
 
     def _make(self, flight: Flight) -> _Made:
         self._taken_up = flight
@@ -410,10 +448,11 @@ class Making(Iterator[Batch]):
     def _decoded(self, flight: Flight) -> tuple[Decodings, list[tuple[int, str]]]:
         """What the device has decoded; what it could not the CPU has, or says why it cannot either."""
         future = flight.decodings
-        if future is None:
+        if future is None or self._ahead is None:
             return Decodings(), []
         flight.waited_device = self._wait(lambda: bool(futures.wait([future], _WAIT_MILLISECONDS / 1000).done))
-        decodings = future.result()
+        self._waited_device += flight.waited_device
+        decodings = self._ahead.take(future)
         jobs = [self._again(flight, position) for position in decodings.failed]
         for job in jobs:
             self._wait_for(job)
@@ -426,7 +465,9 @@ class Making(Iterator[Batch]):
         decodings, undecodable = self._decoded(flight)
         indices = flight.indices.clone()  # the batch's own
         dropped: set[int] = set()
-        for position, reason in sorted(flight.job.failures() + undecodable):
+        failures = sorted(flight.job.failures() + undecodable)
+        flight.bad.update(position for position, _ in failures)
+        for position, reason in failures:
             fault = self._note(self._fault(flight, position, reason))
             if settings.on_error == "skip":
                 dropped.add(position)
@@ -490,6 +531,11 @@ class Making(Iterator[Batch]):
             advice = "the loader keeps up; the consumer is what takes the time"
         elif self._read is not None and self._read > self._waited / 2:
             advice = self._advise()
+        elif self._device is not None and self._waited_device > self._waited / 2:
+            advice = (
+                f"the consumer waits for {self._device.choice.decoder} on the device; leave it a smaller share, by decode="
+                "fastssl.pipelines.Choice(decoder=..., share=..., balanced=True), or none, by decode='cpu'"
+            )
         elif sum(work.values()) < 0.8 * seconds * threads:
             advice = "the threads are idle part of the time; raise prefetch"
         else:
@@ -541,14 +587,13 @@ class Making(Iterator[Batch]):
             elif alone and stopped and self._device is not None:
                 self._take_back(flights, self._device.pipeline)
                 self._let_go(self._device)
+        finally:
             if alone:
                 self._taken_up = None
                 self._pending.clear()
                 self._ready.clear()
-            self._pool.close()
-        finally:
-            if alone:
                 self._lock.release()
+            self._pool.close()
 
     def _take_back(self, flights: list[Flight], pipeline: DevicePipeline) -> None:
         """The memory of batches that are not rendered any more, which the device may still read and write."""
@@ -558,6 +603,7 @@ class Making(Iterator[Batch]):
                     future = flight.decodings
                     begun = future is not None and future.done() and not future.exception()
                     pipeline.give_back(flight.gathered, future.result() if future and begun else Decodings())
+        pipeline.close()
 
     def __del__(self) -> None:
         self.close()

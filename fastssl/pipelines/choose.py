@@ -101,8 +101,8 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
     """The fastest way to decode, as measured: by the CPU alone, by a decoder of the device alone, or by both at once.
 
     What others do on the machine meanwhile slows the candidates down, and so has its say. A decoder of the device, alone or
-    beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device. One for which
-    the device has not memory enough is not taken, and a warning in the log says so.
+    beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device. One that fails,
+    as for want of the device's memory, is not taken, and a warning in the log says so.
 
     Args:
         measure: Images a second of a candidate.
@@ -144,11 +144,13 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
 
 
 def _measured(measure: Callable[[Choice], float], choice: Choice) -> float:
-    """Images a second of a choice that uses a decoder of the device; 0 where the device has not memory enough for it."""
+    """Images a second of a choice that uses a decoder of the device; 0 where that fails, as for want of memory."""
     try:
         return measure(choice)
-    except torch.OutOfMemoryError as error:
-        _log.warning("decoding by %s is left out, as the device has not memory enough for it: %s", choice, error)
+    except torch.AcceleratorError:  # the device itself has failed, and with it all that comes after
+        raise
+    except RuntimeError as error:
+        _log.warning("decoding by %s is left out, as it fails: %s", choice, error)
         return 0.0
 
 
