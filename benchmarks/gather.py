@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gpu_decode
 import gpu_report
 import harness
+import stall
 
 
 def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
@@ -30,10 +32,13 @@ def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
     return {**harness.report("micro", results), "command": "pytest benchmarks/test_micro.py"}
 
 
+TABLES = {"gpu_views": gpu_report.tables, "gpu_decode": gpu_decode.tables, "stall": stall.tables}
+
+
 def tables(reports: Sequence[dict[str, Any]]) -> str:
-    """As Markdown, those of gpu_views.py."""
-    of_views = [report for report in reports if report["benchmark"] == "gpu_views"]
-    return "".join(f"{gpu_report.caption(r)}\n\n{gpu_report.tables(r)}\n" for r in of_views)
+    """As Markdown, those of the GPU's own benchmarks."""
+    known = [report for report in reports if report["benchmark"] in TABLES]
+    return "\n".join(f"{gpu_report.caption(r)}\n\n{TABLES[r['benchmark']](r)}\n" for r in known)
 
 
 def main(paths: list[Path]) -> None:

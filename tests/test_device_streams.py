@@ -127,7 +127,7 @@ def test_what_is_forgotten_is_noticed(streams, monkeypatch, forgotten):
     loader = on_host(Loader(source, RECIPE, **options), SlowDecoder(streams), 0.6, streams)
     try:
         results = consume(
-            loader, streams, still=3 if forgotten == "record" else 0
+            loader, streams, still=2 if forgotten == "record" else 0
         )  # time in which others may take memory
     except (fastssl.DecodeError, RuntimeError):  # of spoilt data; of its size
         return

@@ -30,6 +30,8 @@ _FIRST_ENCODED = 128 << 10
 # Pixels, in bytes, that a decoder of the device may make of one batch: 256 photographs of 500 x 375 are 144 MB. Four batches of
 # them may be there at once: two decoded ahead, one being rendered, one being let go of. The rest is left to the CPU.
 _ROOM = 256 << 20
+# Batches that the host may have asked the consumer's stream for beyond the one that it works on: enough to keep a device busy.
+_RUN_AHEAD = 2
 
 
 @dataclass
@@ -84,7 +86,7 @@ class DevicePipeline:
     A slot of memory is used again when the rendering of its batch is done, which its event says; one that is too small for a
     batch is followed by larger ones. What is made within `stream()` belongs to the rendering stream; `hand_over` lets the
     stream that takes it wait for it, and notes that use, so that its memory is not given out again before that is done. The host
-    never waits for the device, unless it is more batches ahead than there are slots.
+    never waits for the device, unless it is some batches ahead.
 
     Args:
         streams: Of the device.
@@ -241,11 +243,11 @@ class DevicePipeline:
     def hand_over(self, mark: Event, tensors: Sequence[Tensor]) -> None:
         """Lets the consumer's stream go on when the rendering stream has come to `mark`; it is about to use these tensors.
 
-        The host waits only if it is more batches ahead of the consumer's stream than there are slots: whoever asks for batches
-        and never for a result would else fill the device's memory with them.
+        The host waits only if the consumer's stream has more than two batches still to do: whoever asks for batches and never
+        for a result would else fill the device's memory with them.
         """
         self._asked.append(self.streams.mark())
-        if len(self._asked) > self._most:
+        if len(self._asked) > _RUN_AHEAD:
             self._asked.popleft().synchronize()
         self.streams.hand_over(mark, tensors)
 
