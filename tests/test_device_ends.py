@@ -15,7 +15,7 @@ from slow_streams import HostDecoder, SlowDecoder, SlowStreams, on_host
 from test_leaks import eventually, files, forks_beside_threads, threads
 
 import fastssl
-from fastssl import Loader
+from fastssl import Loader, recipes
 from fastssl.data import BytesCollate
 from fastssl.pipelines.device import DevicePipeline
 
@@ -492,6 +492,45 @@ def test_sizes_of_files_leave_no_types_behind(streams):
         gc.enable()
     # The stand-in for streams makes some itself, of the same sizes each time.
     assert after - before <= before
+
+
+@pytest.fixture
+def quick_switches():
+    """The stand-in's threads hand over to each other many times a batch, and at the default wait for Python's lock most of it."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def soaked(streams, epochs, keep=None):
+    """Bytes that so many epochs add after the second one; each of one batch, of 276 kB of views."""
+    from test_leaks import resident_bytes
+
+    for stream in streams.streams:
+        stream.pause_seconds = 0.0005
+    loader = Loader(Memory(pictures(5)), recipes.simclr(48), batch_size=5, threads=2)
+    on_host(loader, SlowDecoder(streams), 0.5, streams)
+    for epoch in range(epochs):
+        for batch in loader:
+            if keep is not None:
+                keep.append(batch)
+            del batch
+        if epoch == 1:
+            before = resident_bytes()
+    streams.synchronize()
+    return resident_bytes() - before
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_two_hundred_epochs_take_no_more_memory_than_two(streams):
+    """A batch kept of each epoch would be 55 MB. benchmarks/memory.py does the same with 200 images."""
+    assert soaked(streams, 200) < 16 << 20
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_batches_that_are_kept_would_be_seen(streams):  # the negative control
+    assert soaked(streams, 80, keep=[]) > 16 << 20
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

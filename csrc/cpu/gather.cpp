@@ -12,11 +12,12 @@ Region::~Region() {
 }
 
 uint8_t* Region::take(size_t bytes) {
-  const size_t at = taken_.fetch_add(aligned(bytes));
-  if (at + bytes <= size_) return block_ + at;
-  auto* const data = static_cast<uint8_t*>(allocate(bytes));
+  const size_t whole = aligned(bytes);  // kernels read whole words, the last of which may go beyond the pixels
+  const size_t at = taken_.fetch_add(whole);
+  if (at + whole <= size_) return block_ + at;
+  auto* const data = static_cast<uint8_t*>(allocate(whole));
   const std::lock_guard lock(mutex_);
-  beside_.push_back({data, bytes});
+  beside_.push_back({data, whole});
   return data;
 }
 

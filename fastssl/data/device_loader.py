@@ -45,15 +45,19 @@ def to_device(
     """Makes views on a device of what a DataLoader of your own gathers: one line of an existing loop changes.
 
     The DataLoader, with its data set, sampler and workers, only gathers bytes, by `collate_fn=fastssl.data.BytesCollate()`.
-    Decoding and rendering happen in this process, on native threads and on streams of the device, while the model trains.
+    Decoding and rendering happen in this process, on native threads and on streams of the device, while the model trains. Batches
+    are taken from a DataLoader with workers on a thread, so that those that are there do not wait for one that is not; one
+    without workers reads in the thread that asks for a batch.
 
-    What is drawn follows torch's generator, from which each iteration takes one number: `torch.manual_seed` governs it.
+    What is drawn follows torch's generator, from which each iteration takes one number: `torch.manual_seed` governs it. Pixels
+    are the same from run to run with decode="cpu" or "full"; those of a decoder of the device differ by some levels of 255 from
+    the CPU's, and "auto" may choose either.
 
     Args:
         dataloader: Yields `EncodedBatch`es; any iterable of them will do.
         recipe: The views, such as `fastssl.recipes.simclr(224)`.
         device, dtype, channels_last, threads, prefetch, decode: As for `fastssl.Loader`; with decode="auto" the ways to decode
-            are measured on the first batch.
+            are compared on the first batch, over and over.
         on_error: "raise" (DecodeError), "skip" (the batch is smaller), "replace" (the next good sample of the batch takes the
             place, drawn anew).
 
