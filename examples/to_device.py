@@ -26,16 +26,15 @@ def train(folder: str, epochs: int, *, batch_size: int = 256, input_size: int = 
         persistent_workers=True,
         collate_fn=fastssl.data.BytesCollate(),
     )
-    loader = fastssl.to_device(
-        reading, fastssl.recipes.simclr(input_size), device, dtype=torch.bfloat16, channels_last=True
-    )
+    recipe = fastssl.recipes.simclr(input_size)
+    loader = fastssl.to_device(reading, recipe, device, dtype=torch.bfloat16, channels_last=True)
     backbone = fastssl.models.backbones.create("resnet18", input_size=input_size)
     model = torch.nn.Sequential(backbone, fastssl.models.modules.SimCLRProjectionHead(512, 512, 128))
     model.to(device, memory_format=torch.channels_last)
     criterion = fastssl.loss.NTXentLoss(temperature=0.1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.12 * batch_size / 256, momentum=0.9, weight_decay=5e-4)
 
-    losses = []
+    losses: list[float] = []
     for epoch in range(epochs):
         total = torch.zeros((), device=device)  # read once an epoch: a step need not wait for the device
         for views, _targets, _filenames in loader:
