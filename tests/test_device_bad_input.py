@@ -96,13 +96,9 @@ def exact(pipeline):
 
 
 def table_that_is_none(data):
-    """A Huffman table with more codes of one bit than there are: the headers are read, and decoding fails."""
-    at = data.index(b"\xff\xc4") + 5  # behind marker, length and name: how many codes of each length
-    spoilt = bytearray(data)
-    spoilt[at], spoilt[at + 1] = 3, 0
-    codes = sum(data[at : at + 16]) - 3
-    spoilt[at + 2 : at + 16] = bytes([0] * 13 + [codes])
-    return bytes(spoilt)
+    """A Huffman table of first coefficients with a symbol that is none: the headers are read, and decoding fails."""
+    at = data.index(b"\xff\xc4") + 5 + 16  # behind marker, length and name, and how many codes of each length there are
+    return data[:at] + b"\xc8" + data[at + 1 :]
 
 
 # What no marker tells of, and only decoding finds out, if that does.

@@ -93,7 +93,7 @@ bool read_codes(const Segment& segment, Headers& headers) {
     for (int length = 1; length <= 16; ++length) {
       const size_t here = segment.data[at + size_t(length)];
       room = room * 2;
-      if (here > room) return false;  // more codes than there are of this length
+      if (here >= room) return false;  // more codes than there are of this length, of which the one of all ones is none
       room -= here;
       codes += here;
     }
