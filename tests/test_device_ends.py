@@ -618,16 +618,18 @@ except KeyboardInterrupt:
 
 
 @forks_beside_threads
-def test_a_forked_child_leaves_the_device_alone(nursery, photos):
+@pytest.mark.parametrize("decoder", ["SlowDecoder(streams)", "None"])
+def test_a_forked_child_leaves_the_device_alone(nursery, photos, decoder):
     """Of iterations, loaders and memory that it inherits: whatever it does with them, and however it ends."""
     nursery.run(
         BEGIN
         + """
 import warnings
 warnings.filterwarnings("ignore", message=".*multi-threaded.*fork.*", category=DeprecationWarning)
+loader = on_host(loader, eval(sys.argv[2]), 0.5, streams)
 iteration = iter(loader)
 batch = next(iteration)
-idle = on_host(fastssl.Loader(sys.argv[1], RECIPE, batch_size=4), SlowDecoder(streams), 0.5, streams)
+idle = on_host(fastssl.Loader(sys.argv[1], RECIPE, batch_size=4), eval(sys.argv[2]), 0.5, streams)
 list(idle)  # it keeps its memory for the next iteration
 child = os.fork()
 if child == 0:
@@ -637,16 +639,15 @@ if child == 0:
         assert "begun in another process" in str(error), error
     else:
         os._exit(2)
-    if sys.argv[2] == "del":
-        del iteration, loader, idle
-        gc.collect()
+    del iteration, loader, idle
+    gc.collect()
     sys.exit(0)  # with all that the end of an interpreter does
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 next(iteration)
 streams.synchronize()
 """,
         photos,
-        "del",
+        decoder,
     ).check()
 
 
