@@ -25,6 +25,7 @@ from fastssl.data.faults import Fault
 from fastssl.data.ijepa_collate import IJEPAMaskCollator
 from fastssl.data.loader import Loader
 from fastssl.data.multi_view_collate import MultiViewCollate
+from fastssl.data.source_reader import SourceReader
 from fastssl.data.sources import DatasetSource, ImageFolder, PixelArray, Source
 from fastssl.data.subset import Subset
 
@@ -55,6 +56,7 @@ __all__ = [
     "SMoGCollateFunction",
     "SimCLRCollateFunction",
     "Source",
+    "SourceReader",
     "Subset",
     "SwaVCollateFunction",
     "VICRegCollateFunction",

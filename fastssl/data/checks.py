@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from fastssl.ops.devices import as_device
 
 __all__ = ["as_device", "check_count"]
 
@@ -14,11 +14,3 @@ def check_count(who: str, name: str, value: Any, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{who}: {name}={value!r} must be a whole number, at least {least}.")
     return value
-
-
-def as_device(who: str, device: str | torch.device) -> torch.device:
-    """The device of that name; ValueError if there is none."""
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'{who}: device={device!r} must be a device of torch, such as "cpu" or "cuda:0".') from error

@@ -68,6 +68,7 @@ def to_device(
     Raises:
         ValueError, TypeError: An argument is not as described; while iterating, what the DataLoader yields is no EncodedBatch.
 
+    >>> import fastssl
     >>> dataset = [(b"...", 0, "a.jpg"), (b"...", 1, "b.jpg")]
     >>> loader = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=fastssl.data.BytesCollate())
     >>> batches = fastssl.to_device(loader, fastssl.recipes.simclr(224), "cpu")

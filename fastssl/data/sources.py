@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastssl._native import _C, DecodeError
 from fastssl.ops.decode import Encoded, Mode, check_mode, decode, to_image
 
 __all__ = ["IMAGE_EXTENSIONS", "DatasetSource", "ImageFolder", "PixelArray", "Source", "as_source"]
@@ -251,7 +252,7 @@ class DatasetSource(Source):
     """Any map-style data set whose samples are `(image, target)` or `(image, target, filename)`.
 
     The image is anything that `fastssl.ops.to_image` takes. `__getitem__` runs on the Loader's threads and holds Python's lock,
-    so a data set that decodes by itself is slower than one that returns bytes or paths.
+    so a data set that decodes by itself is slower than one that returns bytes or paths, which are decoded without it.
 
     Args:
         dataset: Has `__len__` and `__getitem__`; without a transform of its own.
@@ -272,13 +273,17 @@ class DatasetSource(Source):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def fetch(self, index: int) -> Tensor:
+    def fetch(self, index: int) -> Encoded | Tensor:
         sample = self.dataset[index]
         if not isinstance(sample, tuple | list) or len(sample) not in (2, 3):
             raise TypeError(
                 f"sample {index} is {type(sample).__name__}; it must be (image, target) or (image, target, filename)."
             )
-        image = to_image(sample[0])
+        image = sample[0]
+        if isinstance(image, str | os.PathLike):
+            image = _read(image)
+        elif not isinstance(image, bytes | bytearray | memoryview) and not _encoded(image):
+            image = to_image(image)
         self._note(index, sample)
         return image
 
@@ -307,6 +312,17 @@ class DatasetSource(Source):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["dataset"])  # type: ignore[misc]
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return _C.read_file(path)
+    except DecodeError as error:
+        raise DecodeError(f"{os.fspath(path)}: {error}") from error
+
+
+def _encoded(image: Any) -> bool:
+    return isinstance(image, Tensor) and image.dim() == 1 and image.dtype == torch.uint8
 
 
 def as_source(data: Any) -> Source:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fastssl.pipelines.dali import DaliDecoder, why_not_dali_on
 from fastssl.pipelines.decoder import Decoder
 from fastssl.pipelines.nvjpeg import NvjpegDecoder, why_not_nvjpeg
 
@@ -67,18 +67,7 @@ class Choice:
 
 def why_not_decoder(name: str, device: torch.device) -> str | None:
     """Why this decoder cannot be used on the device; None if it can."""
-    if name == "nvjpeg":
-        return why_not_nvjpeg(device)
-    if not _installed("nvidia.dali"):
-        return "DALI is not installed; write: pip install 'fastssl-vision[dali]'"
-    return None if device.type == "cuda" else f"DALI decodes for a GPU of NVIDIA, and the device is {device}"
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is the package that would hold it
-        return False
+    return why_not_nvjpeg(device) if name == "nvjpeg" else why_not_dali_on(device)
 
 
 def make_decoder(name: str, device: torch.device, batch_size: int, threads: int) -> Decoder:
@@ -92,8 +81,6 @@ def make_decoder(name: str, device: torch.device, batch_size: int, threads: int)
         raise RuntimeError(f"Loader: decode={name!r}: {reason}. Or write decode='cpu'.")
     if name == "nvjpeg":
         return NvjpegDecoder(device)
-    from fastssl.pipelines.dali import DaliDecoder
-
     return DaliDecoder(device, batch_size, threads)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
+import numpy as np
+import PIL.Image
 import torch
-import torchvision
+import torchvision.io
 from torch import Tensor
-from torchvision.io import ImageReadMode
 
 from fastssl.pipelines.decoder import Decoded, LeftImage, decoded_of, one_by_one
 
@@ -18,18 +20,21 @@ def why_not_nvjpeg(device: torch.device) -> str | None:
     """Why nvJPEG cannot be used on this device; None if it can."""
     if device.type != "cuda":
         return f"nvJPEG decodes on a GPU of NVIDIA, and the device is {device}"
+    black = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(black, "JPEG")
     try:
-        black = torch.ops.image.encode_jpeg(torch.zeros((3, 8, 8), dtype=torch.uint8, device="cpu"), 75)
-        _decode([black], device)
+        # torchvision's decoder, made with the first call, lets a stream of the device wait that is current at that time.
+        with torch.cuda.device(device):
+            _decode_all([torch.from_numpy(np.frombuffer(black.getvalue(), dtype=np.uint8).copy())], device)
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except (RuntimeError, AttributeError) as error:  # AttributeError: it has no such operator
+    except (RuntimeError, AttributeError) as error:  # the latter: torchvision's image operators could not be loaded
         return f"torchvision {torchvision.__version__} cannot decode on {device}: {str(error).splitlines()[0]}"
     return None
 
 
 class NvjpegDecoder:
-    """Decodes whole images, as `torchvision.io.decode_jpeg` does.
+    """Decodes whole images by what `torchvision.io.decode_jpeg` calls.
 
     torchvision keeps one nvJPEG decoder in the process, so several of these take turns.
 
@@ -48,13 +53,13 @@ class NvjpegDecoder:
     def _decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
         return [
             decoded_of(pixels, planes=True) if pixels.shape == (3, image.height, image.width) else None
-            for image, pixels in zip(images, _decode([image.data for image in images], self._device), strict=True)
+            for image, pixels in zip(images, _decode_all([image.data for image in images], self._device), strict=True)
         ]
 
 
-def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
-    """(3, H, W) each. The operators beneath torchvision.io.decode_jpeg, which since 0.29 warns at each call."""
-    mode = ImageReadMode.RGB.value
+def _decode_all(data: list[Tensor], device: torch.device) -> list[Tensor]:
+    # Not torchvision.io.decode_jpeg: since release 0.29 it warns, with each call, that it will go.
+    mode = torchvision.io.ImageReadMode.RGB.value
     if device.type == "cuda":
-        return list(torch.ops.image.decode_jpegs_cuda(data, mode, device))
-    return [torch.ops.image.decode_jpeg(image, mode, False) for image in data]
+        return torch.ops.image.decode_jpegs_cuda(data, mode, device)
+    return [torch.ops.image.decode_jpeg(encoded, mode, False) for encoded in data]
