@@ -241,7 +241,7 @@ class _Pass(Making):
         batch, self._first = self._first, None
         if batch is None:
             batch = next(self._batches, None)
-        self._note_reading(time.perf_counter() - began)
+        self._tally.read_elsewhere(time.perf_counter() - began)
         if batch is None:
             return None
         n = len(batch)

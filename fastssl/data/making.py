@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import threading
 import time
-import weakref
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,8 +18,10 @@ import torch
 from torch import Tensor
 
 from fastssl._native import _C, PLAN_FIELDS, DecodeError
+from fastssl.data import endings
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError
+from fastssl.data.tally import Tally
 from fastssl.ops.render import DTYPES, encode_recipe, native_views, render_after
 from fastssl.pipelines.ahead import DecodeAhead
 from fastssl.pipelines.balance import Balance
@@ -35,34 +35,6 @@ __all__ = ["Device", "Flight", "Making", "Settings"]
 
 # Between two looks at whether Ctrl-C was pressed.
 _WAIT_MILLISECONDS = 100
-
-# Native threads call into Python, so they must be gone before the interpreter is.
-_live: weakref.WeakSet[Making] = weakref.WeakSet()
-
-# The garbage collector may let go of an iteration on one of its own threads, which cannot wait for itself to end. Such an
-# engine is kept here, with the memory it writes into, until somebody else can close it.
-_unclosed: list[tuple[_C.Engine, Any]] = []
-
-_interpreter_ends = False
-
-
-@atexit.register
-def _close_all() -> None:
-    global _interpreter_ends
-    _interpreter_ends = True
-    live = list(_live)
-    for making in live:
-        making.close()
-    _close_rest()
-    # Another thread may be waiting for a batch, without Python's lock; let it come back while there is an interpreter.
-    deadline = time.monotonic() + 20 * _WAIT_MILLISECONDS / 1000
-    while any(making._waiters for making in live) and time.monotonic() < deadline:
-        time.sleep(0.001)
-
-
-def _close_rest() -> None:
-    """Closes what was let go of on a native thread, unless this is such a thread again."""
-    _unclosed[:] = [(engine, memory) for engine, memory in _unclosed if not engine.close()]
 
 
 class Settings(Protocol):
@@ -178,12 +150,10 @@ class Making(Iterator[Batch]):
         self._pipeline: DevicePipeline | None = None
         self._ahead: DecodeAhead | None = None
         self._balance = Balance(0.0, fixed=True)
-        self._started = self._last = time.perf_counter()
-        self._waited = self._waited_device = 0.0
-        self._read: float | None = None  # of this, for who reads in the engine's place
-        self._waiters = 0
+        self._tally = Tally()
+        self._last = self._tally.started
+        self.waiters = 0  # threads that wait for a batch
         self._lock = threading.RLock()  # of whoever makes a batch; that thread may close, too
-        self._images = 0
         self._dropped, self._dropped_first = 0, ""
         self._bad = {self._key(fault) for fault in settings.errors}
         self._crashes = crashes
@@ -194,8 +164,7 @@ class Making(Iterator[Batch]):
             if device.decoder is not None:
                 self._ahead = DecodeAhead(device.decoder, device.pipeline.streams, device.pipeline.hold)
         self._closed = False
-        _live.add(self)
-        _close_rest()
+        endings.begin(self)
 
     # What subclasses say
 
@@ -317,20 +286,20 @@ class Making(Iterator[Batch]):
     def _wait(self, done: Callable[[], bool]) -> float:
         """Waits, for at most a moment at a time, and returns the seconds that it took."""
         started = time.perf_counter()
-        self._waiters += 1
+        self.waiters += 1
         try:
             while not done():
                 # Back in Python, where Ctrl-C becomes an exception.
-                if self._closed and _interpreter_ends:
+                if self._closed and endings.interpreter_ends():
                     raise StopIteration  # a thread that nobody waits for has nothing to complain of
                 if self._closed:
                     raise RuntimeError(
                         f"{self._who}: the iteration was closed by another thread while this one waited."
                     )
         finally:
-            self._waiters -= 1
+            self.waiters -= 1
         seconds = time.perf_counter() - started
-        self._waited += seconds
+        self._tally.waited += seconds
         return seconds
 
     def _wait_for(self, job: Any) -> float:
@@ -358,7 +327,7 @@ class Making(Iterator[Batch]):
                 if not self._pending and not self._ready:
                     if self._ending is not None:
                         raise self._ending
-                    if self._dropped and not self._images:
+                    if self._dropped and not self._tally.images:
                         raise DecodeError(
                             f"{self._who}: none of {self._dropped} samples can be read; the first: {self._dropped_first}"
                         )
@@ -451,7 +420,7 @@ class Making(Iterator[Batch]):
         if future is None or self._ahead is None:
             return Decodings(), []
         flight.waited_device = self._wait(lambda: bool(futures.wait([future], _WAIT_MILLISECONDS / 1000).done))
-        self._waited_device += flight.waited_device
+        self._tally.waited_device += flight.waited_device
         decodings = self._ahead.take(future)
         jobs = [self._again(flight, position) for position in decodings.failed]
         for job in jobs:
@@ -477,7 +446,7 @@ class Making(Iterator[Batch]):
                 indices[position] = self._replace(flight, position)
         kept = [i for i in range(len(indices)) if i not in dropped]
         self._kept(indices[kept].tolist())
-        self._images += len(kept)
+        self._tally.images += len(kept)
         targets, filenames = self._describe(flight, indices)
         batch = Batch(
             views=flight.views,
@@ -513,52 +482,23 @@ class Making(Iterator[Batch]):
 
     # Stats
 
-    def _note_reading(self, seconds: float) -> None:
-        """The consumer has waited so long for samples that are read elsewhere."""
-        self._waited += seconds
-        self._read = (self._read or 0.0) + seconds
-
     def _advise(self) -> str:
         """What to do where the consumer waits for samples that are read elsewhere."""
-        raise NotImplementedError
+        return "what the samples come from is what takes the time"
 
     def _note_stats(self) -> None:
-        times = self._engine.times()
-        seconds = time.perf_counter() - self._started
-        threads = self._settings.threads
-        work = {name: times[f"{name}_seconds"] for name in ("read", "decode", "render")}
-        if self._waited < 0.05 * seconds:
-            advice = "the loader keeps up; the consumer is what takes the time"
-        elif self._read is not None and self._read > self._waited / 2:
-            advice = self._advise()
-        elif self._device is not None and self._waited_device > self._waited / 2:
-            advice = (
-                f"the consumer waits for {self._device.choice.decoder} on the device; leave it a smaller share, by decode="
-                "fastssl.pipelines.Choice(decoder=..., share=..., balanced=True), or none, by decode='cpu'"
-            )
-        elif sum(work.values()) < 0.8 * seconds * threads:
-            advice = "the threads are idle part of the time; raise prefetch"
-        else:
-            slowest = max(work, key=lambda name: work[name])
-            advice = f"the consumer waits, most of all for {slowest}; raise threads if there are more CPUs"
-        self._settings._stats = {
-            "images": self._images,
-            "seconds": seconds,
-            "images_per_second": self._images / seconds,
-            "threads": threads,
-            "rendered_on": "cpu" if self._pipeline is None else str(self._pipeline.device),
-            **{f"{name}_seconds": value for name, value in work.items()},
-            **({} if self._read is None else {"read_seconds": self._read}),
-            "wait_seconds": self._waited,
-            "advice": advice,
-        }
+        rendered_on = "cpu" if self._pipeline is None else str(self._pipeline.device)
+        decoder = None if self._ahead is None or self._device is None else self._device.choice.decoder
+        threads, times = self._settings.threads, self._engine.times()
+        stats = self._tally.summary(times, threads, rendered_on, decoder, self._advise())
         if self._device is not None:
-            self._settings._stats["decoding"] = {
+            stats["decoding"] = {
                 **self._device.choice.describe(),
                 "share": self._balance.share,
                 "device_images": 0 if self._ahead is None else self._ahead.images,
                 "device_seconds": 0.0 if self._ahead is None else self._ahead.seconds,
             }
+        self._settings._stats = stats
 
     # Ending
 
@@ -567,7 +507,7 @@ class Making(Iterator[Batch]):
         if getattr(self, "_closed", True) or not self._closing.acquire(blocking=False):
             return
         self._closed = True
-        _live.discard(self)
+        endings.end(self)
         stopped = False
         try:
             stopped = self._ahead is None or self._ahead.close()
@@ -583,7 +523,7 @@ class Making(Iterator[Batch]):
             if self._pipeline is not None and self._pipeline.leave((flights, [*self._ready])):
                 self._engine.close()
             elif not self._engine.close():
-                _unclosed.append((self._engine, flights))  # the threads still write into this memory
+                endings.keep(self._engine, flights)  # the threads still write into this memory
             elif alone and stopped and self._device is not None:
                 self._take_back(flights, self._device.pipeline)
                 self._let_go(self._device)
