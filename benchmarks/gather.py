@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gpu_decode
 import gpu_report
 import harness
 import loss_targets
+import stall
 
 
 def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
@@ -31,12 +33,18 @@ def from_pytest(data: dict[str, Any]) -> dict[str, Any]:
     return {**harness.report("micro", results), "command": "pytest benchmarks/test_micro.py"}
 
 
+TABLES = {
+    "gpu_views": gpu_report.tables,
+    "gpu_decode": gpu_decode.tables,
+    "losses": loss_targets.sections,
+    "stall": stall.tables,
+}
+
+
 def tables(reports: Sequence[dict[str, Any]]) -> str:
-    """As Markdown, those of gpu_views.py and losses.py."""
-    of_views = [report for report in reports if report["benchmark"] == "gpu_views"]
-    text = "".join(f"{gpu_report.caption(r)}\n\n{gpu_report.tables(r)}\n" for r in of_views)
-    of_losses = [report for report in reports if report["benchmark"] == "losses"]
-    return text + "".join(f"\n{r['command']}\n\n{loss_targets.sections(r)}\n" for r in of_losses)
+    """As Markdown, those of the benchmarks that a GPU is for."""
+    known = [report for report in reports if report["benchmark"] in TABLES]
+    return "\n".join(f"{gpu_report.caption(r)}\n\n{TABLES[r['benchmark']](r)}\n" for r in known)
 
 
 def main(paths: list[Path]) -> None:

@@ -7,6 +7,8 @@
 #   tests     tests/test_cuda*.py
 #   losses    losses.py
 #   bench     gpu_views.py, the micro-benchmarks, views.py --quick; then benchmarks/results/<device>-<commit>.json and .md
+#   decode    gpu_decode.py --quick: every decoder, and the Loader beside them; joined with the above
+#   stall     stall.py --quick: what training loses to data; joined with the above
 #   sanitize  compute-sanitizer's memcheck, racecheck and initcheck over gpu_small.py
 #   suite     the rest of the tests
 #   profile   ncu's figures for each kernel; only where asked for
@@ -14,17 +16,18 @@
 # running, since time on a GPU is dear; it does fail the check.
 #
 # Reads PYTHON, VENV, JPEG_ROOT (a libjpeg-turbo outside the system's folders), DATA (photographs for the benchmarks), CIFAR (the
-# folder of CIFAR-10), LOSSES (options of losses.py, such as --quick), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT
-# (where there is no repository to ask), and OUT (a folder that gets copies of the results).
+# folder of CIFAR-10), LOADER_THREADS (of decode and stall, "16 4"; what is beyond the machine's cores is left out), LOSSES (options
+# of losses.py, such as --quick), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where there is no repository to ask),
+# and OUT (a folder that gets copies of the results).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} venv=${VENV:-.venv} parts=${PART:-build tests losses bench sanitize suite}
+python=${PYTHON:-python3} venv=${VENV:-.venv} parts=${PART:-build tests losses bench decode stall sanitize suite}
 modules="torch torchvision numpy timm tqdm PIL setuptools pybind11 pytest pytest_benchmark hypothesis scipy"
 
 for part in $parts; do
   case $part in
-    build | tests | losses | bench | sanitize | suite | profile) ;;
-    *) echo "gpu-check: PART=$part is none of build, tests, losses, bench, sanitize, suite, profile" >&2 && exit 2 ;;
+    build | tests | losses | bench | decode | stall | sanitize | suite | profile) ;;
+    *) echo "gpu-check: PART=$part is none of build, tests, losses, bench, decode, stall, sanitize, suite, profile" >&2 && exit 2 ;;
   esac
 done
 
@@ -97,6 +100,20 @@ bench() {
     --benchmark-json "$state/micro.json" || failed=$?
   gather || failed=$?
   "$python" benchmarks/views.py --quick ${DATA:+--data "$DATA"} ${CIFAR:+--cifar "$CIFAR"} --out "$state/views.json" || failed=$?
+  gather || failed=$?
+  return "$failed"
+}
+
+decode() {
+  local failed=0
+  "$python" benchmarks/gpu_decode.py --quick --threads ${LOADER_THREADS:-16 4} ${DATA:+--data "$DATA"} --out "$state/gpu_decode.json" || failed=$?
+  gather || failed=$?
+  return "$failed"
+}
+
+stall() {
+  local failed=0
+  "$python" benchmarks/stall.py --quick --threads ${LOADER_THREADS:-16 4} ${DATA:+--data "$DATA"} --out "$state/stall.json" || failed=$?
   gather || failed=$?
   return "$failed"
 }

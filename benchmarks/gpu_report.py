@@ -1,4 +1,4 @@
-"""What gpu_views.py found, in words: tables, the bounds that fastssl has to reach, and how far the device's floor is."""
+"""What gpu_views.py and its like found, in words: tables, the bounds that fastssl has to reach, how far the device's floor is."""
 
 from __future__ import annotations
 
@@ -89,6 +89,19 @@ def target_table(lines: Sequence[Mapping[str, Any]]) -> str:
     return markdown(rows, text_columns=2)
 
 
+def bound_table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Required and measured: of benchmarks whose values are parts (of 1), ratios or MiB, as the bound's unit says."""
+    rows = [["", "required", "measured", ""]]
+    for line in lines:
+        if line["value"] is None:
+            rows.append([line["task"], line["bound"], "-", line["reason"]])
+            continue
+        percent, unit = "%" in line["bound"], " MiB" if "MiB" in line["bound"] else ""
+        value = f"{line['value']:.1%}" if percent else f"{line['value']:,.0f}{unit}" if unit else f"{line['value']:.2f}"
+        rows.append([line["task"], line["bound"], value, "met" if line["met"] else "missed"])
+    return markdown(rows, text_columns=2)
+
+
 def stage_table(stages: Mapping[str, Mapping[str, float]]) -> str:
     """One row a kernel, one column a task: microseconds an image."""
     kernels = sorted({kernel for of_task in stages.values() for kernel in of_task})
@@ -128,11 +141,11 @@ def tables(report: Mapping[str, Any]) -> str:
 
 def caption(report: Mapping[str, Any]) -> str:
     """What, where, with what, when."""
-    machine, said = report["machine"], report["inputs"]
+    machine, said = report["machine"], report.get("inputs", {})
     packages = " ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
-    images = [f"{said['images']} ({said['megapixels']:.2f} megapixels on average)"] if "images" in said else []
+    mean = f" ({said['megapixels']:.2f} megapixels on average)" if "megapixels" in said else ""
+    images = [f"{said['images']}{mean}"] if "images" in said else []
     images += [said["cifar"]] if "cifar" in said else []
-    where = f"{machine['gpu']}, {machine['cores']} cores of {machine['cpu']}"
-    return (
-        f"{'; '.join(images)}. {where}; {packages}; {report['date']}, commit {report['commit']}; `{report['command']}`"
-    )
+    where = f"{machine['gpu'] or 'no GPU'}, {machine['cores']} cores of {machine['cpu']}"
+    of = f"{'; '.join(images)}. " if images else ""
+    return f"{of}{where}; {packages}; {report['date']}, commit {report['commit']}; `{report['command']}`"

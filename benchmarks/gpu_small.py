@@ -1,4 +1,4 @@
-"""Small batches of every recipe, of what recipes leave out, and of masks, on the GPU: for compute-sanitizer, by gpu-check.sh.
+"""Small batches of all recipes, of what recipes leave out, of Loaders and of masks, on the GPU: for compute-sanitizer.
 
 Every allocation is one of the driver's own, so that the sanitizer sees where each ends, and only copies and fastssl's kernels
 run on the device. The results are compared with the CPU's, bit for bit; exit 1 where they differ. Recipes with a step in torch's
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import io
 import itertools
 import os
 import sys
@@ -24,11 +25,18 @@ from unittest import mock
 os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
 
 import torch
-from contenders.ours import by_kernels
+from contenders.ours import by_kernels, encoded_source
+from PIL import Image
 
+import fastssl
 from fastssl import ops, recipes
 from fastssl._native import _C
+from fastssl.data.making import Device
 from fastssl.ops import masks
+from fastssl.pipelines import Choice
+from fastssl.pipelines import device as device_pipeline
+from fastssl.pipelines.balance import Balance
+from fastssl.pipelines.streams import HostStreams
 from fastssl.transforms import (
     Blur,
     CenterCrop,
@@ -121,6 +129,53 @@ def cases() -> Iterator[tuple[str, Any, list[torch.Tensor]]]:
             yield f"{kind}, {channels} channels", gray, pictures(kind, channels, planes)
 
 
+# Bytes an image of a Loader's blocks: with as many each image lies in them, with as few each has memory of its own.
+LARGE, SMALL = 1 << 16, 16
+
+
+def jpegs() -> list[bytes]:
+    made = []
+    for image in pictures(torch.uint8, 3, planes=False) * 2:
+        file = io.BytesIO()
+        Image.fromarray(image.numpy()).save(file, "JPEG")
+        made.append(file.getvalue())
+    return made
+
+
+class OnHost:
+    """What a Loader makes its views on where there is no GPU: the kernels, compiled for the host."""
+
+    def take(self, measure: object, plain: object) -> Device:
+        pipeline = device_pipeline.DevicePipeline(HostStreams(), batch_size=2, slots=5)
+        return Device(Choice(decoder=None), None, Balance(0.0, fixed=True), pipeline)
+
+    def give_back(self, device: Device) -> None:
+        pass
+
+
+def wrong_loaders(device: torch.device) -> list[str]:
+    """The Loaders whose views, of what was gathered on the CPU and copied, differ from the CPU's own."""
+    wrong, done = [], 0
+    source = encoded_source(jpegs())
+    plain = (View(crop=Crop(size=40), normalize=None), View(crop=CenterCrop(size=24), jitter=ALL, normalize=None))
+    for first, (number, (dtype, last)) in itertools.product((LARGE, SMALL), enumerate(FORMS)):
+        recipe = plain if number % 2 or dtype == torch.uint8 else recipes.simclr(37)
+        options = {"batch_size": 2, "epochs": 2, "dtype": dtype, "channels_last": last, "decode": "cpu", "threads": 2}
+        exact = fastssl.Loader(source, recipe, **options)
+        with mock.patch.object(device_pipeline, "_FIRST_PIXELS", first):
+            loader = fastssl.Loader(source, recipe, device=device, **options)
+            if device.type == "cpu":
+                loader._device_choice = OnHost()
+            for batch, other in zip(loader, exact, strict=True):
+                done += 1
+                if not all(torch.equal(bits(a.cpu()), bits(b)) for a, b in zip(batch.views, other.views, strict=True)):
+                    wrong.append(
+                        f"a Loader's batch, {dtype}{', channels last' * last}, blocks of {first} bytes an image"
+                    )
+    print(f"{done} batches of Loaders on {device}; {len(wrong)} differ from the CPU's")
+    return wrong
+
+
 # Rows and columns of cells: in the memory of a block, and beyond it, where kernels take scratch; ranks are 8 bytes a cell, bits
 # fill a word a row at least.
 GRID, MANY_CELLS, MANY_ROWS = (7, 9), (65, 64), (8200, 3)
@@ -191,6 +246,7 @@ def main() -> None:
                 wrong.append(f"{name}, view {v}, {dtype}{', channels last' * last}")
         done += 1
     print(f"{done} batches rendered on {device}; {len(wrong)} views differ from the CPU's")
+    wrong += wrong_loaders(device)
     wrong += wrong_masks(device)
     if wrong:
         sys.exit("\n".join(wrong))

@@ -4,8 +4,9 @@
     python benchmarks/tables.py --check README.md    fails if that would change the file
 
 A marker names the benchmark, and for views the task, or "summary" (fastssl in every task, beside each peer) or
-"requirements" (each bound and whether it is met); for gpu_views a task or "requirements"; for losses a size such as 16384x128, or
-"requirements". What lies between it and its end is generated:
+"requirements" (each bound and whether it is met); for gpu_views a task or "requirements"; for gpu_decode a task, "decode" if
+none is named, or "requirements"; for stall "requirements" or nothing; for losses a size such as 16384x128, or "requirements". What
+lies between it and its end is generated:
 
     <!-- bench: views loaders -->
     <!-- /bench -->
@@ -27,9 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import cifar10
+import gpu_decode
 import gpu_report
 import harness
 import loss_targets
+import stall
 import view_targets
 import views
 
@@ -101,14 +104,15 @@ def caption(report: dict[str, Any]) -> str:
     where = f"{m['gpu']}, " if m["gpu"] else ""
     where += f"{m['cores']} cores of {m['cpu']}, {m['memory_gib']} GiB"
     names = {"torch": "torch", "torchvision": "torchvision", "pillow": "Pillow", "lightly": "lightly"}
-    if report["benchmark"] in ("views", "gpu_views"):
+    if report["benchmark"] in ("views", "gpu_views", "gpu_decode"):
         names |= {"albumentations": "albumentations", "kornia": "kornia", "nvidia-dali-cuda130": "DALI"}
     packages = ", ".join(f"{shown} {v[name]}" for name, shown in names.items() if v.get(name))
     inputs = ""
     if "inputs" in report:
         said = report["inputs"]
         more = "".join(f"; {said[name]}" for name in ("photographs", "cifar") if name in said)
-        inputs = f"{said['images']} (mean {said['megapixels']:.2f} megapixel){more}. "
+        mean = f" (mean {said['megapixels']:.2f} megapixel)" if "megapixels" in said else ""
+        inputs = f"{said['images']}{mean}{more}. "
     day = report["date"].split()[0]
     return f"<sub>{inputs}{where}; {packages}; {day}, commit {report['commit']}; `{report['command']}`</sub>"
 
@@ -124,15 +128,31 @@ def rendered(words: str, among: list[dict[str, Any]]) -> str:
         table = views_table(report, which or "loaders")
     elif name == "gpu_views":
         table = gpu_table(report, which or "simclr")
+    elif name in ("gpu_decode", "stall"):
+        table = loader_table(name, report, which)
     elif name == "cifar10":
         table = cifar10.table(report["results"])
     elif name == "losses":
         table = loss_targets.section(report, which)
     else:
         raise SystemExit(
-            f"<!-- bench: {words} -->: no table is known for {name!r}; there are views, gpu_views, cifar10 and losses"
+            f"<!-- bench: {words} -->: no table is known for {name!r}; there are views, gpu_views, gpu_decode, stall, cifar10 and "
+            "losses"
         )
     return f"{table}\n\n{caption(report)}\n"
+
+
+def loader_table(name: str, report: dict[str, Any], what: str) -> str:
+    if what == "requirements":
+        return gpu_report.bound_table(report["targets"])
+    if name == "stall":
+        return stall.table(report["results"])
+    records = [r for r in report["results"] if r["task"] == (what or "decode")]
+    if not records:
+        raise SystemExit(
+            f"no task {what!r} in the newest gpu_decode; there are {sorted({r['task'] for r in report['results']})}"
+        )
+    return gpu_decode.table(records, report["inputs"]["megapixels"])
 
 
 def main() -> None:

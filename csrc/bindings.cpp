@@ -201,7 +201,7 @@ class PyEngine {
                                    const py::list& paths, uint32_t epoch, uint32_t repeat,
                                    const std::vector<std::tuple<uintptr_t, cpu::DType, bool>>& outputs, uintptr_t plans,
                                    std::shared_ptr<cpu::Gather> gather, const std::vector<GivenImage>& given,
-                                   int64_t leave) {
+                                   int64_t leave, bool urgent) {
     if (outputs.size() != (gather ? 0 : view_count_))
       throw std::invalid_argument("submit: one output a view is needed");
     const auto* first = pointer<const int64_t>(index);
@@ -224,7 +224,7 @@ class PyEngine {
       to.push_back({pointer<void>(address), dtype, channels_last});
     auto job = std::make_shared<cpu::Job>(std::move(samples), std::move(to), pointer<core::ViewPlan>(plans),
                                           std::move(gather), leave);
-    engine_->submit(job);
+    engine_->submit(job, urgent);
     return job;
   }
 
@@ -398,6 +398,7 @@ cuda::RenderPlan prepare_gathered(const cpu::Gather& gather, const std::vector<i
                                   const std::vector<core::ViewSpec>& views, uintptr_t plans,
                                   const std::vector<uintptr_t>& outputs, core::DType dtype, bool channels_last,
                                   int64_t workspace) {
+  const py::gil_scoped_release release;  // a decoder of the device may be at work on another thread
   std::vector<core::ImageView> images(static_cast<size_t>(gather.size()));
   for (const auto& [position, address, stride, plane, top, left, rows, columns] : decoded) {
     const cpu::LeftEncoded& encoded = gather.left(position);
@@ -663,11 +664,13 @@ PYBIND11_MODULE(_C, m) {
         return out;
       });
   py::class_<cpu::Gather, std::shared_ptr<cpu::Gather>>(m, "Gather")
-      .def(py::init([](uintptr_t block, size_t size, int64_t images, uintptr_t encoded, size_t encoded_size) {
-             return std::make_shared<cpu::Gather>(pointer<void>(block), size, images, pointer<void>(encoded),
-                                                  encoded_size);
-           }),
-           py::arg("block"), py::arg("size"), py::arg("images"), py::arg("encoded") = 0, py::arg("encoded_size") = 0)
+      .def(py::init(
+               [](uintptr_t block, size_t size, int64_t images, uintptr_t encoded, size_t encoded_size, int64_t room) {
+                 return std::make_shared<cpu::Gather>(pointer<void>(block), size, images, pointer<void>(encoded),
+                                                      encoded_size, room);
+               }),
+           py::arg("block"), py::arg("size"), py::arg("images"), py::arg("encoded") = 0, py::arg("encoded_size") = 0,
+           py::arg("room") = 0)
       .def_readonly("pixels", &cpu::Gather::pixels)
       .def_readonly("encoded", &cpu::Gather::encoded)
       // (position, address, size, height, width, (top, left, rows, columns)) of each that is left encoded.
@@ -685,10 +688,14 @@ PYBIND11_MODULE(_C, m) {
   m.def("prepare_gathered", &prepare_gathered, py::arg("gather"), py::arg("positions"), py::arg("base"),
         py::arg("beside"), py::arg("decoded"), py::arg("views"), py::arg("plans"), py::arg("outputs"), py::arg("dtype"),
         py::arg("channels_last"), py::arg("workspace"));
-  m.def("is_plain_jpeg",
-        [](uintptr_t data, size_t size) { return cpu::is_plain_jpeg(pointer<const uint8_t>(data), size); });
+  // That memory, which must live for as long as this; a ctypes array would be a type of its own for each size.
+  m.def("memory_at",
+        [](uintptr_t address, ssize_t size) { return py::memoryview::from_memory(pointer<void>(address), size); });
+  m.def("plain_jpeg_size",
+        [](uintptr_t data, size_t size) { return cpu::plain_jpeg_size(pointer<const uint8_t>(data), size); });
   py::class_<cpu::Job, std::shared_ptr<cpu::Job>>(m, "Job")
       .def("wait", &cpu::Job::wait, py::arg("milliseconds"), py::call_guard<py::gil_scoped_release>())
+      .def("wake", &cpu::Job::wake)
       .def("failures", [](cpu::Job& job) {
         std::vector<std::pair<int64_t, py::str>> out;
         for (const cpu::Failure& f : job.failures()) {
@@ -704,7 +711,7 @@ PYBIND11_MODULE(_C, m) {
            py::arg("cache") = nullptr, py::arg("keep_for") = std::vector<core::ViewSpec>{})
       .def("submit", &PyEngine::submit, py::arg("indices"), py::arg("count"), py::arg("positions"), py::arg("paths"),
            py::arg("epoch"), py::arg("repeat"), py::arg("outputs"), py::arg("plans"), py::arg("gather") = nullptr,
-           py::arg("given") = std::vector<GivenImage>{}, py::arg("leave") = 0)
+           py::arg("given") = std::vector<GivenImage>{}, py::arg("leave") = 0, py::arg("urgent") = false)
       .def("close", &PyEngine::close)
       .def("times", &PyEngine::times);
 

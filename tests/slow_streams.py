@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import queue
 import random
 import threading
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fastssl import ops
+from fastssl.data.device_choice import DeviceChoice
 from fastssl.data.making import Device
 from fastssl.ops.render_cuda import run
 from fastssl.pipelines.balance import Balance
@@ -40,16 +42,27 @@ def on_host(
     share: float = 1.0,
     streams: Streams | None = None,
     balanced: bool = False,
+    most: int | None = None,
 ) -> Any:
     """The loader, whose views are rendered by the kernels compiled for the host; `decoder` gets a share of each batch."""
     choice = Choice(decoder=None if decoder is None else "nvjpeg", share=share, balanced=balanced)
-    pipeline = DevicePipeline(streams or HostStreams(), loader.batch_size, slots=loader.prefetch + 3)
-    device = Device(choice, decoder, Balance(choice.share, fixed=not balanced), pipeline)
-    # DeviceLoader makes its own only when it iterates.
-    loader._device_choice = type(
-        "OnHost", (), {"take": lambda _, measure: device, "give_back": lambda _, device: None}
-    )()
+
+    def make() -> Device:
+        pipeline = DevicePipeline(streams or HostStreams(), loader.batch_size, slots=loader.prefetch + 3)
+        return Device(choice, decoder, Balance(choice.share, fixed=not balanced), pipeline, most)
+
+    loader._device_choice = OnHost(make)  # DeviceLoader makes its own only when it iterates
     return loader
+
+
+class OnHost(DeviceChoice):
+    """Gives what `make` makes, and what came back of it."""
+
+    def __init__(self, make: Callable[[], Device]) -> None:
+        self._make_one, self._idle = make, None
+
+    def take(self, measure: Any, plain: Any) -> Device:
+        return self._again() or self._make_one()
 
 
 class HostDecoder:
@@ -60,23 +73,35 @@ class HostDecoder:
     def __init__(self, refuses: Callable[[LeftImage], bool] = lambda image: False) -> None:
         self.refuses = refuses
         self.images = 0
+        self._used = threading.Lock()
 
     def decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
-        self.images += len(images)
-        return [
-            None if self.refuses(image) else decoded_of(ops.decode(image.data.clone()), planes=False)
-            for image in images
-        ]
+        assert self._used.acquire(blocking=False), "two threads use this decoder"
+        try:
+            self.images += len(images)
+            return [None if self.refuses(image) else self._decode(image) for image in images]
+        finally:
+            self._used.release()
+
+    def _decode(self, image: LeftImage) -> Decoded:
+        return decoded_of(ops.decode(image.data.clone()), planes=False)
 
 
 class Event:
     def __init__(self) -> None:
         self._reached = threading.Event()
+        self._pid = os.getpid()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:  # as CUDA has it
+            raise RuntimeError("the device is used in a forked child")
 
     def query(self) -> bool:
+        self._check()
         return self._reached.is_set()
 
     def synchronize(self) -> None:
+        self._check()
         assert self._reached.wait(60), "the stream does not go on"
 
     def reach(self) -> None:
@@ -93,7 +118,10 @@ class Stream:
         self.going = threading.Event()  # cleared: it stands still
         self.going.set()
         self.errors: list[BaseException] = []
-        threading.Thread(target=self._run, daemon=True).start()
+        self._ended = False
+        self._lock = threading.RLock()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
@@ -106,8 +134,17 @@ class Stream:
                 self.errors.append(error)
             del work
 
+    def join(self) -> None:
+        self._thread.join()
+
     def do(self, work: Callable[[], Any]) -> None:
-        self._work.put(work)
+        with self._lock:
+            if not self._ended:
+                self._work.put(work)
+                return
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        work()
 
     def mark(self) -> Event:
         event = Event()
@@ -115,7 +152,12 @@ class Stream:
         return event
 
     def end(self) -> None:
-        self._work.put(None)
+        """What comes from now on is done at once, after what is left to do. A thread must not outlive the interpreter."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                self.going.set()
+                self._work.put(None)
 
 
 class SlowStreams:
@@ -130,10 +172,13 @@ class SlowStreams:
         self._lock = threading.RLock()  # finalizers come whenever they like
         self._free: dict[tuple[int, int], list[np.ndarray]] = {}
         self._used_by: dict[int, set[int]] = {}  # by address: streams, beside its own, that were said to use it
+        self._pid = os.getpid()
         self.staged = 0  # how often memory of the host was asked for
         self.reused = 0
 
     def _current(self) -> Stream:
+        if os.getpid() != self._pid:
+            raise RuntimeError("the device is used in a forked child")
         return self.streams[getattr(self._here, "stream", 2)]
 
     @contextlib.contextmanager
@@ -202,7 +247,7 @@ class SlowStreams:
     def hand_over(self, event: Event, tensors: Iterable[Tensor]) -> None:
         self.consumer.do(event.synchronize)
         with self._lock:
-            for tensor in tensors:
+            for tensor in (t for t in tensors if t.numel()):
                 self._used_by[tensor.data_ptr()].add(2)
 
     # For tests
@@ -232,8 +277,9 @@ class SlowStreams:
 
     def end(self) -> None:
         for stream in self.streams:
-            stream.going.set()
             stream.end()
+        for stream in self.streams:
+            stream.join()
 
 
 class SlowDecoder(HostDecoder):
@@ -243,13 +289,7 @@ class SlowDecoder(HostDecoder):
         super().__init__(**options)
         self._streams = streams
 
-    def decode(self, images: Sequence[LeftImage]) -> list[Decoded | None]:
-        return [self._decode(image) for image in images]
-
-    def _decode(self, image: LeftImage) -> Decoded | None:
-        self.images += 1
-        if self.refuses(image):
-            return None
+    def _decode(self, image: LeftImage) -> Decoded:
         out = self._streams.empty((image.height, image.width, 3), torch.uint8, False)
         address, size = out.data_ptr(), out.nbytes
         data, length = image.data.data_ptr(), image.data.numel()

@@ -49,11 +49,19 @@ class Pictures(Source):
         return index % 7
 
 
-def consume(iterator, streams, keep=0.0, draw=None):
-    """Takes all batches as a training loop does: it asks for work on each, and lets go of it at once, or of some later."""
+def consume(iterator, streams, keep=0.0, draw=None, still=0):
+    """Takes all batches as a training loop does: it asks for work on each, and lets go of it at once, or of some later.
+
+    For the first `still` batches the consumer's stream stands still, while the others do all that they are asked for.
+    """
     results, kept = [], []
-    for batch in iterator:
+    if still:
+        streams.consumer.going.clear()
+    for i, batch in enumerate(iterator):
         streams.read(batch, results)
+        if i + 1 == still:
+            streams.render_stream.mark().synchronize()
+            streams.consumer.going.set()
         if draw is not None and draw.random() < keep:
             kept.append(batch)
         if kept and draw.random() < 0.3:
@@ -100,12 +108,12 @@ def test_what_is_forgotten_is_noticed(streams, monkeypatch, forgotten):
         monkeypatch.setattr(streams, "hand_over", lambda event, tensors: None)
     elif forgotten == "record":  # its use of the batch is not noted
         monkeypatch.setattr(streams, "hand_over", lambda event, tensors: streams.consumer.do(event.synchronize))
-        streams.consumer.pause_seconds = 0.05  # time in which others may take the memory
     elif forgotten == "hold":  # what a decoder gave is let go of at once
 
         def give_back(self, gathered, decodings):
             gathered.slot.done = self.streams.mark()
             self._free.append(gathered.slot)
+            self._held.clear()
 
         monkeypatch.setattr(pipeline.DevicePipeline, "give_back", give_back)
     else:  # a slot is used again at once
@@ -118,8 +126,10 @@ def test_what_is_forgotten_is_noticed(streams, monkeypatch, forgotten):
     source = Pictures(30)
     loader = on_host(Loader(source, RECIPE, **options), SlowDecoder(streams), 0.6, streams)
     try:
-        results = consume(loader, streams)
-    except fastssl.DecodeError:  # of spoilt data
+        results = consume(
+            loader, streams, still=2 if forgotten == "record" else 0
+        )  # time in which others may take memory
+    except (fastssl.DecodeError, RuntimeError):  # of spoilt data; of its size
         return
     with pytest.raises(AssertionError):
         assert_are(results, Loader(source, RECIPE, **options))
@@ -238,3 +248,26 @@ def test_folders(streams, photos):
     source = ImageFolder(photos)
     loader = on_host(Loader(source, RECIPE, batch_size=4, decode="full"), SlowDecoder(streams), 1.0, streams)
     assert_are(consume(loader, streams), Loader(source, RECIPE, batch_size=4, decode="full"))
+
+
+def test_a_decoder_gets_no_more_than_it_was_made_for(streams):
+    """Batches of a DataLoader may be larger than its first one, by which the decoder was made; the CPU takes the rest."""
+
+    class Small(SlowDecoder):
+        def decode(self, images):
+            assert len(images) <= 4
+            return super().decode(images)
+
+    source = Pictures(33)
+    samples = [(source.data[i], i % 5) for i in range(33)]
+    sizes = torch.utils.data.DataLoader(
+        samples, batch_sampler=[range(4), range(4, 24), range(24, 33)], collate_fn=BytesCollate()
+    )
+    torch.manual_seed(3)
+    want = list(fastssl.to_device(sizes, RECIPE, "cpu", decode="full"))
+    torch.manual_seed(3)
+    decoder = Small(streams)
+    loader = on_host(fastssl.to_device(sizes, RECIPE, "cpu", decode="full"), decoder, 1.0, streams, most=4)
+    assert_are(consume(loader, streams), want)
+    first_four = [i for first in (0, 4, 24) for i in range(first, first + 4)]
+    assert decoder.images == sum(i % 5 != 3 for i in first_four)  # the JPEGs among them

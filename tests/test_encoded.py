@@ -202,3 +202,97 @@ def test_an_error_of_the_data_set_comes_through():
 
     with pytest.raises(KeyError, match="lost"):
         list(fastssl.to_device(loader_of(Broken()), RECIPE, "cpu"))
+
+
+def test_a_slow_dataloader_is_named(monkeypatch):
+    """Where reading is what takes the time, more native threads would not help; stats() says what would."""
+    import time
+
+    class Slow(torch.utils.data.Dataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            time.sleep(0.05)
+            return SAMPLES[index]
+
+    loader = fastssl.to_device(loader_of(Slow(), 2), RECIPE, "cpu")
+    assert len(list(loader)) == 3
+    stats = loader.stats()
+    assert 0 < stats["read_seconds"] <= stats["wait_seconds"] <= stats["seconds"]
+    assert "num_workers" in stats["advice"]
+
+
+def test_measuring_takes_a_few_hundred_images_and_draws_nothing(monkeypatch):
+    """Also of a small first batch; torch's generator is where it was, so that views do not depend on whether it was measured."""
+    (batch,) = loader_of(SAMPLES[:3], 3)
+    loader = fastssl.to_device([batch], RECIPE, "cpu")
+    seen = []
+    monkeypatch.setattr(
+        fastssl.data.device_loader,
+        "images_per_second",
+        lambda batches, device, warm_up: seen.append(sum(map(len, batches))) or 1.0,
+    )
+    state = torch.get_rng_state()
+    assert loader._measure(batch, fastssl.pipelines.Choice(decoder=None)) == 1.0
+    assert 512 <= seen[0] < 600 and torch.equal(torch.get_rng_state(), state)
+
+
+def test_samples_of_one_name_and_of_none_are_told_apart():
+    """Names only name: a good sample is taken in a bad one's place though another of its name, or of its place, was bad."""
+    bad = b"no image"
+    for names in (("same",) * 4, None):
+        samples = [(data, i, *([names[i]] if names else [])) for i, data in enumerate([jpeg(0), bad, jpeg(2), jpeg(3)])]
+        turned = [samples[i] for i in (1, 0, 2, 3)]  # the bad one first: what was good takes its place in the count
+        for order in (samples, turned):
+            loader = fastssl.to_device(loader_of(order), RECIPE, "cpu", on_error="replace")
+            for _ in range(2):
+                (batch,) = loader
+                assert len(batch) == 4 and loader.errors
+        loader = fastssl.to_device(loader_of(samples), RECIPE, "cpu", on_error="replace")
+        list(loader)
+        loader.dataloader = loader_of(turned)
+        (batch,) = loader  # now it is the first that is bad, and number 1 that is good
+        assert len(batch) == 4 and batch.targets.tolist() == [0, 0, 2, 3]
+
+
+class Erring(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if index == 13:
+            raise KeyError("lost")
+        return SAMPLES[index % 10]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("prefetch", [0, 1, 5])
+def test_an_error_of_the_data_set_comes_after_what_was_read_before_it(workers, prefetch):
+    taken = []
+    with pytest.raises(KeyError, match="lost"):
+        for batch in fastssl.to_device(loader_of(Erring(), num_workers=workers), RECIPE, "cpu", prefetch=prefetch):
+            taken.append(len(batch))
+    assert taken == [4, 4, 4]
+
+
+class Pausing(torch.utils.data.Dataset):
+    def __init__(self, going_on):
+        self.going_on = going_on
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if index == 12:
+            assert self.going_on.wait(60)
+        return SAMPLES[index % 10]
+
+
+def test_batches_that_are_there_are_not_kept_back_by_one_that_is_not():
+    going_on = torch.multiprocessing.get_context("fork").Event()
+    options = {"num_workers": 1, "multiprocessing_context": "fork"}
+    iterator = iter(fastssl.to_device(loader_of(Pausing(going_on), **options), RECIPE, "cpu", prefetch=3))
+    assert [len(next(iterator)) for _ in range(2)] == [4, 4]  # of the three that have been read
+    going_on.set()
+    assert [len(batch) for batch in iterator] == [4, 4, 4]

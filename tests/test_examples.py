@@ -32,6 +32,13 @@ def test_the_plain_pytorch_example_trains(photos, tmp_path):
     assert "conv1.weight" in torch.load(tmp_path / "simclr.pt", weights_only=True)
 
 
+def test_the_to_device_example_trains(photos, tmp_path):
+    done = run("to_device.py", photos, tmp_path)
+    assert done.returncode == 0, done.stderr
+    loss = float(done.stdout.split("loss")[1].split(";")[0])
+    assert math.isfinite(loss) and loss > 0
+
+
 def test_the_lightning_example_trains(photos, tmp_path):
     pytest.importorskip("lightning", reason="Lightning is not installed")
     done = run("lightning_module.py", photos, tmp_path)

@@ -152,6 +152,7 @@ def test_the_small_batches_are_those_of_the_cpu():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 views differ" in done.stdout
+    assert "96 batches of Loaders on cpu; 0 differ" in done.stdout
     drawn = ", ".join(sorted({*masks.__all__} - {"least_set"}))  # which on a GPU is torch's own sum
     assert f"masks drawn on cpu: {drawn}; 0 batches differ" in done.stdout
 

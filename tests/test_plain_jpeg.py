@@ -22,7 +22,7 @@ def encode(mode="RGB", size=(37, 29), **options):
 
 def is_plain(data):
     array = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
-    return _C.is_plain_jpeg(array.ctypes.data, array.size)
+    return _C.plain_jpeg_size(array.ctypes.data, array.size)
 
 
 PLAIN = {
@@ -66,13 +66,24 @@ def without(data, marker):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_every_decoder_knows(name):
-    assert is_plain(PLAIN[name])
-    assert is_plain(PLAIN[name] + b"what comes after")
+    size = len(PLAIN[name])
+    assert is_plain(PLAIN[name]) == size
+    # As of cameras that append a smaller image or a film: that is nothing for another decoder.
+    assert is_plain(PLAIN[name] + b"what comes after") == is_plain(PLAIN[name] * 2) == size
 
 
 RGB = PLAIN["RGB"]
-SOF, SOS, DQT, APP0 = (index_of(RGB, marker) for marker in (0xC0, 0xDA, 0xDB, 0xE0))
+SOF, SOS, DQT, DHT, APP0 = (index_of(RGB, marker) for marker in (0xC0, 0xDA, 0xDB, 0xC4, 0xE0))
 ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
+
+
+def renamed(names):
+    """With these names of the three components, in the frame and in the scan."""
+    data = RGB
+    for i, name in enumerate(names):
+        data = with_byte(with_byte(data, SOF + 10 + 3 * i, name), SOS + 5 + 2 * i, name)
+    return data
+
 
 ODD = {
     "progressive": encode(progressive=True),
@@ -94,6 +105,14 @@ ODD = {
     "16-bit tables": with_byte(RGB, DQT + 4, 0x10),
     "one scan a component": with_byte(RGB, SOS + 4, 1),
     "part of the spectrum": with_byte(RGB, SOS + 12, 5),
+    "a JFIF marker that libjpeg does not heed, and R, G, B": RGB[:APP0]
+    + b"\xff\xe0\0\x07JFIF\0"
+    + renamed(b"RGB")[DQT:],
+    "JFIF, and R, G, B": renamed(b"RGB"),
+    "JFIF, and Adobe RGB": RGB[:DQT] + ADOBE + b"\0" + RGB[DQT:],
+    "Adobe YCCK of three": RGB[:APP0] + ADOBE + b"\2" + RGB[DQT:],
+    "nothing that tells the colours": RGB[:APP0] + renamed(b"\0\1\2")[DQT:],
+    "a short JFIF marker and nothing else": RGB[:APP0] + b"\xff\xe0\0\x07JFIF\0" + renamed(b"\0\1\2")[DQT:],
     "Adobe RGB": RGB[:APP0] + ADOBE + b"\0" + RGB[SOF - (SOF - DQT) :],
     "components named R, G, B": with_byte(
         with_byte(with_byte(RGB[:APP0] + RGB[DQT:], 0, 0xFF), SOF - (DQT - APP0) + 10, ord("R")), 1, 0xD8
@@ -101,6 +120,14 @@ ODD = {
     "a frame twice": RGB[:SOS] + RGB[SOF : SOF + 19] + RGB[SOS:],
     "a segment beyond the end": RGB[: APP0 + 2] + b"\xff\xff" + RGB[APP0 + 4 :],
     "a segment of length 1": RGB[: APP0 + 2] + b"\0\1" + RGB[APP0 + 4 :],
+    "codes that the scan refers to and nobody has": with_byte(RGB, SOS + 6, 0x10 | RGB[SOS + 6] & 0x0F | 0x20),
+    "a table that the frame refers to and nobody has": with_byte(RGB, SOF + 12, 3),
+    "a table of number 4": with_byte(RGB, DQT + 4, 4),
+    "codes of number 2": with_byte(RGB, DHT + 4, 2),
+    "more codes than there can be": with_byte(RGB, DHT + 5, 3),
+    "codes beyond their segment": with_byte(RGB, DHT + 20, 200),
+    "a scan of other components": with_byte(RGB, SOS + 5, 9),
+    "no codes": RGB[:DHT] + RGB[SOS:],
     "no tables": RGB[:DQT] + RGB[SOF:],
 }
 
@@ -112,6 +139,11 @@ def test_what_libjpeg_had_better_see(name):
 
 def test_adobe_ycc_is_plain():
     assert is_plain(RGB[:APP0] + ADOBE + b"\1" + RGB[DQT:])
+    assert is_plain(RGB[:DQT] + ADOBE + b"\1" + RGB[DQT:])  # with JFIF, too
+
+
+def test_jfif_is_plain_whatever_the_names():
+    assert is_plain(renamed(b"\0\1\2"))
 
 
 @settings(max_examples=300, deadline=None)

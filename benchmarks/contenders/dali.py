@@ -164,3 +164,38 @@ def batches_of_pixels(
             pipe.reset()
 
     return run
+
+
+def decoded(
+    inputs: Callable[[], Iterable[list[bytes]]], batch_size: int, threads: int, device: Any, hardware: float
+) -> Callable[[], Iterable[Any]]:
+    """From batches of JPEG bytes to lists of images, (H, W, 3), where DALI has them, each until the next batch but one.
+
+    On a GPU by the "mixed" decoder, which leaves a part of each batch, `hardware`, to the hardware where there is such; on the
+    CPU by the CPU's.
+    """
+    import numpy as np
+    import torch
+    from nvidia.dali import fn, pipeline_def, types
+
+    on_gpu = device.type == "cuda"
+    passes = Passes(lambda: ([np.frombuffer(jpeg, np.uint8) for jpeg in jpegs] for jpegs in inputs()))
+    way = {"device": "mixed", "hw_decoder_load": hardware} if on_gpu else {"device": "cpu"}
+
+    @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=(device.index or 0) if on_gpu else None)
+    def pipeline() -> Any:
+        jpegs = fn.external_source(source=passes, cycle="raise", dtype=types.UINT8, ndim=1)
+        return fn.decoders.image(jpegs, output_type=types.RGB, adjust_orientation=False, **way)
+
+    pipe = pipeline()
+    pipe.build()
+
+    def run() -> Iterable[Any]:
+        try:
+            while True:
+                (images,) = pipe.run()
+                yield [torch.from_dlpack(images[i]) for i in range(len(images))]
+        except StopIteration:
+            pipe.reset()
+
+    return run

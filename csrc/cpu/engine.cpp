@@ -98,7 +98,14 @@ void gather_part(ImageView part, Gather& gather, int64_t position) {
 
 bool Job::wait(int milliseconds) {
   std::unique_lock lock(mutex);
-  return done.wait_for(lock, std::chrono::milliseconds(milliseconds), [this] { return left.load() == 0; });
+  done.wait_for(lock, std::chrono::milliseconds(milliseconds), [this] { return woken || left.load() == 0; });
+  return left.load() == 0;
+}
+
+void Job::wake() {
+  const std::lock_guard lock(mutex);
+  woken = true;
+  done.notify_all();
 }
 
 std::vector<Failure> Job::failures() {
@@ -112,9 +119,9 @@ Engine::Engine(Settings settings, Callbacks callbacks)
       owner_(getpid()),
       pool_(std::make_unique<ThreadPool>(settings_.threads)) {}
 
-void Engine::submit(const std::shared_ptr<Job>& job) {
+void Engine::submit(const std::shared_ptr<Job>& job, bool urgent) {
   const std::lock_guard lock(mutex_);
-  if (pool_) pool_->post([this, job] { work(*job); }, pool_->size());
+  if (pool_) pool_->post([this, job] { work(*job); }, pool_->size(), urgent);
 }
 
 bool Engine::close() {
@@ -245,13 +252,15 @@ void Engine::process(Job& job, size_t i, int64_t& clock) {
   core::ViewPlan* plans = job.plans + position * int64_t(views.size());
   const core::DrawKey key{settings_.seed, uint64_t(index), job.samples.epoch, 0, job.samples.repeat};
   core::draw_views(views.data(), views.size(), key, image.height, image.width, plans);
-  const bool leave =
-      jpeg && image.channels == 3 && job.gather && position < job.leave && is_plain_jpeg(fetched.bytes, fetched.size);
+  size_t plain = 0;  // bytes that are left to the device
+  if (jpeg && image.channels == 3 && job.gather && position < job.leave)
+    plain = plain_jpeg_size(fetched.bytes, fetched.size);
+  const bool leave = plain > 0 && job.gather->has_room(int64_t(image.height) * image.width * image.channels);
   const bool may_shrink = jpeg && settings_.may_shrink && !settings_.cache && !leave;
   const Needed needed = needed_by(views.data(), plans, views.size(), image.height, image.width, may_shrink);
   if (jpeg && !leave) decode_part(worker, needed, image, job.gather.get());
   if (leave) {
-    job.gather->leave(position, {fetched.bytes, fetched.size, image.height, image.width, needed.window});
+    job.gather->leave(position, {fetched.bytes, plain, image.height, image.width, needed.window});
   } else if (job.gather && jpeg) {
     job.gather->set(position, image);
   } else if (job.gather) {

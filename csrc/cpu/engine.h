@@ -87,7 +87,8 @@ struct Times {
 };
 
 // Samples on their way into one batch: into views, or, with `gather`, into decoded images, of which as much as the views need;
-// but those at positions below `leave` are gathered as they are where a decoder of the device can be trusted with them.
+// but those at positions below `leave` are gathered as they are where a decoder of the device can be trusted with them and
+// has room for their pixels.
 class Job {
  public:
   Job(Samples samples, std::vector<Output> outputs, core::ViewPlan* plans, std::shared_ptr<Gather> gather = nullptr,
@@ -101,6 +102,8 @@ class Job {
 
   // Whether all samples are done, after at most `milliseconds`.
   bool wait(int milliseconds);
+  // Ends every wait(), now and from now on.
+  void wake();
   std::vector<Failure> failures();
 
  private:
@@ -114,6 +117,7 @@ class Job {
   std::atomic<int64_t> left;
   std::mutex mutex;
   std::condition_variable done;
+  bool woken = false;
   std::vector<Failure> failed;
 };
 
@@ -124,8 +128,8 @@ class Engine {
   Engine(Settings settings, Callbacks callbacks);
   ~Engine() { close(); }
 
-  // After close() it does nothing.
-  void submit(const std::shared_ptr<Job>& job);
+  // After close() it does nothing. An urgent job, for which somebody waits, comes before all that are not begun.
+  void submit(const std::shared_ptr<Job>& job, bool urgent = false);
   // Ends what has begun, drops the rest, joins the threads. Jobs that were dropped never become done. On one of its own
   // threads, which cannot wait for itself, it lets the threads run out and returns false: call it again elsewhere.
   bool close();

@@ -12,11 +12,12 @@ Region::~Region() {
 }
 
 uint8_t* Region::take(size_t bytes) {
-  const size_t at = taken_.fetch_add(aligned(bytes));
-  if (at + bytes <= size_) return block_ + at;
-  auto* const data = static_cast<uint8_t*>(allocate(bytes));
+  const size_t whole = aligned(bytes);  // kernels read whole words, the last of which may go beyond the pixels
+  const size_t at = taken_.fetch_add(whole);
+  if (at + whole <= size_) return block_ + at;
+  auto* const data = static_cast<uint8_t*>(allocate(whole));
   const std::lock_guard lock(mutex_);
-  beside_.push_back({data, bytes});
+  beside_.push_back({data, whole});
   return data;
 }
 
@@ -34,6 +35,14 @@ uintptr_t Region::moved(const void* data, uintptr_t base, const std::vector<uint
 void Gather::set(int64_t i, const ImageView& image) {
   images_[size_t(i)] = image;
   left_[size_t(i)] = {};
+}
+
+bool Gather::has_room(int64_t bytes) {
+  int64_t room = room_.load();
+  do {
+    if (room < bytes) return false;
+  } while (!room_.compare_exchange_weak(room, room - bytes));
+  return true;
 }
 
 void Gather::leave(int64_t i, LeftEncoded image) {

@@ -60,14 +60,20 @@ struct LeftEncoded {
 
 class Gather {
  public:
-  // The blocks are for pixels and for encoded data.
-  Gather(void* block, size_t size, int64_t images, void* encoded = nullptr, size_t encoded_size = 0)
-      : pixels(block, size), encoded(encoded, encoded_size), images_(size_t(images)), left_(size_t(images)) {}
+  // The blocks are for pixels and for encoded data, which the device may decode to `room` bytes of pixels.
+  Gather(void* block, size_t size, int64_t images, void* encoded = nullptr, size_t encoded_size = 0, int64_t room = 0)
+      : pixels(block, size),
+        encoded(encoded, encoded_size),
+        images_(size_t(images)),
+        left_(size_t(images)),
+        room_(room) {}
 
   Region pixels, encoded;
 
   // Image i is there; its pixels lie in memory of `pixels`. Of several that are set or left, the last counts.
   void set(int64_t i, const ImageView& image);
+  // Whether the device has room for so many bytes of pixels more, which are then taken.
+  bool has_room(int64_t bytes);
   // Image i is left; its data, of which this keeps a copy, are elsewhere. Throws std::bad_alloc.
   void leave(int64_t i, LeftEncoded image);
 
@@ -79,6 +85,7 @@ class Gather {
  private:
   std::vector<ImageView> images_;
   std::vector<LeftEncoded> left_;
+  std::atomic<int64_t> room_;
 };
 
 }  // namespace fastssl::cpu

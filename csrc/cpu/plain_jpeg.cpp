@@ -1,5 +1,6 @@
 #include "plain_jpeg.h"
 
+#include <cstdint>
 #include <cstring>
 
 namespace fastssl::cpu {
@@ -30,7 +31,11 @@ struct Segment {
 // What the headers say.
 struct Headers {
   int components = 0;
-  bool ids_123 = false, jfif = false, adobe = false, tables = false, codes = false, restarts = false;
+  uint8_t ids[3] = {}, quantization[3] = {};  // of each component: its name, and its table
+  bool ids_123 = false, ids_rgb = false;
+  bool jfif = false, adobe = false, restarts = false;
+  // Which tables there are: of quantization; of codes of the first coefficients and of the others.
+  unsigned tables = 0, codes[2] = {};
   uint8_t adobe_transform = 0;
 };
 
@@ -40,7 +45,7 @@ bool read_frame(const Segment& segment, Headers& headers) {
   const int components = segment.data[5];
   if (!height || !width || (components != 1 && components != 3) || segment.size != 6 + size_t(components) * 3)
     return false;
-  headers.ids_123 = true;
+  headers.ids_123 = headers.ids_rgb = true;
   for (int c = 0; c < components; ++c) {
     const uint8_t* const component = segment.data + 6 + c * 3;
     const int across = component[1] >> 4, down = component[1] & 15;
@@ -48,82 +53,123 @@ bool read_frame(const Segment& segment, Headers& headers) {
     const bool usual = (across == 1 || across == 2 || (across == 4 && down == 1)) && (down == 1 || down == 2);
     if (components == 3 && (c ? component[1] != 0x11 : !usual)) return false;
     headers.ids_123 = headers.ids_123 && component[0] == c + 1;
+    headers.ids_rgb = headers.ids_rgb && component[0] == "RGB"[c];
+    headers.ids[c] = component[0];
+    headers.quantization[c] = component[2];
   }
   headers.components = components;
   return true;
 }
 
+bool has(unsigned tables, int number) { return number < 4 && (tables >> number & 1) != 0; }
+
 bool read_scan(const Segment& segment, const Headers& headers) {
   const size_t components = size_t(headers.components);
-  if (!components || !headers.tables || !headers.codes || segment.size != 4 + 2 * components) return false;
+  if (!components || segment.size != 4 + 2 * components) return false;
+  for (size_t c = 0; c < components; ++c) {
+    const uint8_t* const component = segment.data + 1 + 2 * c;
+    if (component[0] != headers.ids[c] || !has(headers.tables, headers.quantization[c]) ||
+        !has(headers.codes[0], component[1] >> 4) || !has(headers.codes[1], component[1] & 15))
+      return false;
+  }
   const uint8_t* const spectrum = segment.data + 1 + 2 * components;
   return segment.data[0] == components && spectrum[0] == 0 && spectrum[1] == 63 && spectrum[2] == 0;
 }
 
-bool read_tables(const Segment& segment) {
+bool read_tables(const Segment& segment, Headers& headers) {
   for (size_t at = 0; at < segment.size; at += 65) {
-    if (segment.data[at] >> 4 || at + 65 > segment.size) return false;  // 16 bits; cut off
+    if (segment.data[at] > 3 || at + 65 > segment.size) return false;  // 16 bits, or no such table; cut off
+    headers.tables |= 1u << segment.data[at];
   }
   return segment.size > 0;
 }
 
-// Colours by the rules that libjpeg has for three components.
-bool is_ycc(const Headers& headers) {
-  if (headers.components == 1 || headers.jfif) return true;
-  return headers.adobe ? headers.adobe_transform == 1 : headers.ids_123;
+bool read_codes(const Segment& segment, Headers& headers) {
+  for (size_t at = 0; at < segment.size;) {
+    if (segment.size - at < 17) return false;
+    const int kind = segment.data[at] >> 4, number = segment.data[at] & 15;
+    if (kind > 1 || number > 1) return false;  // a baseline JPEG has two of each
+    size_t codes = 0, room = 1;
+    for (int length = 1; length <= 16; ++length) {
+      const size_t here = segment.data[at + size_t(length)];
+      room = room * 2;
+      if (here >= room) return false;  // more codes than there are of this length, of which the one of all ones is none
+      room -= here;
+      codes += here;
+    }
+    at += 17;
+    if (codes > 256 || segment.size - at < codes) return false;
+    at += codes;
+    headers.codes[kind] |= 1u << number;
+  }
+  return segment.size > 0;
 }
 
-// Whether the coded data runs from here to the end of the image.
-bool scan_ends(const uint8_t* at, const uint8_t* end, bool restarts) {
+// Whether all that speaks of colours says YCbCr. Where markers contradict each other libjpeg has its rules, which others need
+// not share.
+bool is_ycc(const Headers& headers) {
+  if (headers.components == 1) return true;
+  if (headers.ids_rgb || (headers.adobe && headers.adobe_transform != 1)) return false;
+  return headers.jfif || headers.adobe || headers.ids_123;
+}
+
+// Where the image ends whose coded data begins here; null where it is not whole.
+const uint8_t* end_of_scan(const uint8_t* at, const uint8_t* end, bool restarts) {
   while (at < end) {
     at = static_cast<const uint8_t*>(std::memchr(at, 0xFF, size_t(end - at)));
-    if (!at || end - at < 2) return false;
+    if (!at || end - at < 2) return nullptr;
     const uint8_t next = at[1];
-    if (next == kEoi) return true;
-    if (next != 0 && !(restarts && next >= kRst0 && next <= kRst7)) return false;
     at += 2;
+    if (next == kEoi) return at;
+    if (next != 0 && !(restarts && next >= kRst0 && next <= kRst7)) return nullptr;
   }
-  return false;
+  return nullptr;
 }
 
 }  // namespace
 
-bool is_plain_jpeg(const uint8_t* data, size_t size) {
-  if (size < 4 || data[0] != 0xFF || data[1] != kSoi) return false;
+size_t plain_jpeg_size(const uint8_t* data, size_t size) {
+  if (size < 4 || data[0] != 0xFF || data[1] != kSoi) return 0;
   const uint8_t *at = data + 2, *const end = data + size;
   Headers headers;
   for (;;) {
-    if (end - at < 4 || at[0] != 0xFF) return false;
+    if (end - at < 4 || at[0] != 0xFF) return 0;
     if (at[1] == 0xFF) {  // a fill byte
       ++at;
       continue;
     }
     const uint8_t marker = at[1];
     const size_t length = size_t(at[2]) << 8 | at[3];
-    if (length < 2 || size_t(end - at) - 2 < length) return false;
+    if (length < 2 || size_t(end - at) - 2 < length) return 0;
     const Segment segment{at + 4, length - 2};
     at += 2 + length;
     switch (marker) {
       case kSof0:
-        if (!read_frame(segment, headers)) return false;
+        if (!read_frame(segment, headers)) return 0;
         break;
-      case kDht: headers.codes = true; break;
+      case kDht:
+        if (!read_codes(segment, headers)) return 0;
+        break;
       case kDqt:
-        if (!read_tables(segment)) return false;
-        headers.tables = true;
+        if (!read_tables(segment, headers)) return 0;
         break;
       case kDri:
-        if (segment.size != 2) return false;
+        if (segment.size != 2) return 0;
         headers.restarts = segment.data[0] || segment.data[1];
         break;
-      case kSos: return read_scan(segment, headers) && is_ycc(headers) && scan_ends(at, end, headers.restarts);
+      case kSos: {
+        if (!read_scan(segment, headers) || !is_ycc(headers)) return 0;
+        const uint8_t* const last = end_of_scan(at, end, headers.restarts);
+        return last ? size_t(last - data) : 0;
+      }
       default:
-        if (marker == kApp0 && segment.size >= 5 && !std::memcmp(segment.data, "JFIF", 5)) headers.jfif = true;
+        // As long as libjpeg wants them to be, to take them for what they say.
+        if (marker == kApp0 && segment.size >= 14 && !std::memcmp(segment.data, "JFIF", 5)) headers.jfif = true;
         if (marker == kApp14 && segment.size >= 12 && !std::memcmp(segment.data, "Adobe", 5)) {
           headers.adobe = true;
           headers.adobe_transform = segment.data[11];
         }
-        if ((marker < kApp0 || marker > kApp15) && marker != kCom) return false;
+        if ((marker < kApp0 || marker > kApp15) && marker != kCom) return 0;
     }
   }
 }

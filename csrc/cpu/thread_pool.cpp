@@ -34,10 +34,10 @@ ThreadPool::~ThreadPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void ThreadPool::post(const std::function<void()>& task, int copies) {
+void ThreadPool::post(const std::function<void()>& task, int copies, bool urgent) {
   {
     const std::lock_guard lock(mutex_);
-    for (int i = 0; i < copies; ++i) tasks_.push_back(task);
+    tasks_.insert(urgent ? tasks_.begin() : tasks_.end(), size_t(copies), task);
   }
   wake_.notify_all();
 }

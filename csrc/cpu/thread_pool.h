@@ -1,4 +1,4 @@
-// Threads that run posted tasks in the order of posting.
+// Threads that run posted tasks in the order of posting, urgent ones first.
 //
 // A task takes its work in pieces from an atomic counter that it shares with its fellows, so no lock is on the hot path.
 // Tasks must not throw. Destruction runs what has begun, drops what has not, and joins.
@@ -21,8 +21,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return int(threads_.size()); }
-  // Queues `copies` runs of the same task.
-  void post(const std::function<void()>& task, int copies);
+  // Queues `copies` runs of the same task: before all that wait, if it is urgent.
+  void post(const std::function<void()>& task, int copies, bool urgent = false);
 
  private:
   void run();

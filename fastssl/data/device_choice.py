@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
+from fastssl._native import DecodeError
 from fastssl.data.batch import Batch
 from fastssl.data.making import Device
 from fastssl.ops.render_cuda import why_not
@@ -16,13 +19,16 @@ from fastssl.pipelines.choose import DECODERS, Choice, choose, make_decoder, why
 from fastssl.pipelines.device import DevicePipeline
 from fastssl.pipelines.streams import CudaStreams
 
-__all__ = ["Decode", "DeviceChoice", "check_decode", "images_per_second"]
+__all__ = ["MEASURED", "Decode", "DeviceChoice", "check_decode", "images_per_second"]
 
 # Also "auto", "full", "cpu", and the names of decoders.
 Decode = str | Choice
 
-# Batches that a measurement leaves out at the beginning: with these the pipeline fills.
-_WARM_UP = 2
+# Images on which ways to decode are compared; and for how many seconds each, at most, and as long again to warm up.
+MEASURED = 512
+_SECONDS = 4.0
+
+_log = logging.getLogger("fastssl")
 
 
 def check_decode(who: str, decode: Any, device: torch.device) -> Decode:
@@ -81,10 +87,15 @@ class DeviceChoice:
         self._decode = decode
         self._only_cpu = only_cpu
         self.choice: Choice | None = decode if isinstance(decode, Choice) else None
-        self._idle: Device | None = None
+        self._idle: tuple[int, Device] | None = None  # and the process that it serves
 
-    def take(self, measure: Callable[[Choice], float]) -> Device | None:
-        """For one iteration; None where views are made on the CPU. `measure` tells the images a second of a choice."""
+    def take(self, measure: Callable[[Choice], float], plain: Callable[[], bool]) -> Device | None:
+        """For one iteration; None where views are made on the CPU.
+
+        Args:
+            measure: Images a second of a choice.
+            plain: Whether a few samples hold anything that could be left to a decoder of the device.
+        """
         if self._device.type != "cuda":
             return None
         reason = why_not(self._device)
@@ -92,48 +103,77 @@ class DeviceChoice:
             if _decoder_of(self._decode) is not None:
                 raise RuntimeError(f'{self._who}: decode={str(self._decode)!r}: {reason}. Or write decode="cpu".')
             return None
-        idle, self._idle = self._idle, None
-        if idle is not None:
-            return idle
-        if self.choice is None:
-            self.choice = self._choose(measure)
-        decoder = None
-        if self.choice.decoder is not None:
-            decoder = make_decoder(self.choice.decoder, self._device, self._batch_size, self._threads)
-        balance = Balance(self.choice.share, fixed=not self.choice.balanced)
-        pipeline = DevicePipeline(CudaStreams(self._device), self._batch_size, self._slots)
-        return Device(self.choice, decoder, balance, pipeline)
+        if (device := self._again()) is not None:
+            return device
+        choice = self.choice
+        if choice is None:
+            try:
+                choice = self.choice = self._choose(measure, plain)
+            except (
+                DecodeError
+            ):  # not one image of those to be measured can be read; the iteration says what follows from that
+                choice = Choice(decoder=None)
+        return self._make(choice)
 
-    def _choose(self, measure: Callable[[Choice], float]) -> Choice:
+    def _again(self) -> Device | None:
+        """That of an iteration before, if nobody has it."""
+        idle, self._idle = self._idle, None
+        return idle[1] if idle is not None and idle[0] == os.getpid() else None
+
+    def _make(self, choice: Choice) -> Device:
+        decoder = None
+        if choice.decoder is not None:
+            decoder = make_decoder(choice.decoder, self._device, self._batch_size, self._threads)
+        balance = Balance(choice.share, fixed=not choice.balanced)
+        pipeline = DevicePipeline(CudaStreams(self._device), self._batch_size, self._slots)
+        return Device(choice, decoder, balance, pipeline, self._batch_size)
+
+    def _choose(self, measure: Callable[[Choice], float], plain: Callable[[], bool]) -> Choice:
         named = _decoder_of(self._decode)
         if named is not None:
             return Choice(decoder=named)
         usable = [name for name in DECODERS if why_not_decoder(name, self._device) is None]
         if self._decode != "auto" or self._only_cpu is not None or not usable:
             return Choice(decoder=None)
-        return choose(measure, usable, self._device)
+        if not plain():
+            _log.info(
+                "decoding for %s by cpu: of a few images that were looked at none is a baseline JPEG", self._device
+            )
+            return Choice(decoder=None)
+        try:
+            return choose(measure, usable, self._device)
+        finally:
+            if self._device.type == "cuda" and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # what was measured had streams of its own, whose memory no other stream gets
 
     def give_back(self, device: Device) -> None:
         """For the iteration after."""
-        self._idle = device
+        self._idle = (os.getpid(), device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_idle": None}
 
 
-def images_per_second(batches: Iterable[Batch], device: torch.device) -> float:
-    """How fast they come when nobody uses them; of several, without the first ones."""
-    images, began = 0, time.perf_counter()
-    last = 0
-    for i, batch in enumerate(batches):
-        images, last = images + len(batch), i
-        if i + 1 == _WARM_UP:
+def images_per_second(batches: Iterable[Batch], device: torch.device, warm_up: int) -> float:
+    """How fast they come when nobody uses them.
+
+    The first `warm_up` images do not count: files are read for the first time, threads begin, memory is touched. Neither part
+    takes much longer than four seconds, and whatever comes counts if there is no more.
+    """
+    began = at = time.perf_counter()
+    images, counted = 0, -1  # -1: still warming up
+    for batch in batches:
+        images += len(batch)
+        if counted >= 0:
+            counted += len(batch)
+            if time.perf_counter() - at > _SECONDS:
+                break
+        elif images >= warm_up or time.perf_counter() - began > _SECONDS:
             _synchronize(device)
-            before, began_before = images, began
-            images, began = 0, time.perf_counter()
+            counted, at = 0, time.perf_counter()
     _synchronize(device)
-    if last + 1 == _WARM_UP:
-        images, began = before, began_before
+    if counted > 0:
+        return counted / (time.perf_counter() - at)
     return images / (time.perf_counter() - began)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastssl._native import DecodeError, available_cpus
+from fastssl._native import _C, DecodeError, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.checks import as_device, check_count
-from fastssl.data.device_choice import Decode, DeviceChoice, check_decode, images_per_second
+from fastssl.data.device_choice import MEASURED, Decode, DeviceChoice, check_decode, images_per_second
 from fastssl.data.encoded import EncodedBatch
 from fastssl.data.faults import Fault, OnError, check_on_error
+from fastssl.data.feeder import Feeder
 from fastssl.data.making import Device, Flight, Making
 from fastssl.data.native_calls import pixels_of
 from fastssl.ops.decode import decode_other
@@ -26,7 +27,7 @@ from fastssl.transforms.view import Recipe
 
 __all__ = ["DeviceLoader", "to_device"]
 
-_MEASURED_BATCHES = 4
+_LEAST_BATCHES = 4  # that are measured, of which the first two warm up
 
 
 def to_device(
@@ -44,15 +45,19 @@ def to_device(
     """Makes views on a device of what a DataLoader of your own gathers: one line of an existing loop changes.
 
     The DataLoader, with its data set, sampler and workers, only gathers bytes, by `collate_fn=fastssl.data.BytesCollate()`.
-    Decoding and rendering happen in this process, on native threads and on streams of the device, while the model trains.
+    Decoding and rendering happen in this process, on native threads and on streams of the device, while the model trains. Batches
+    are taken from a DataLoader with workers on a thread, so that those that are there do not wait for one that is not; one
+    without workers reads in the thread that asks for a batch.
 
-    What is drawn follows torch's generator, from which each iteration takes one number: `torch.manual_seed` governs it.
+    What is drawn follows torch's generator, from which each iteration takes one number: `torch.manual_seed` governs it. Pixels
+    are the same from run to run with decode="cpu" or "full"; those of a decoder of the device differ by some levels of 255 from
+    the CPU's, and "auto" may choose either.
 
     Args:
         dataloader: Yields `EncodedBatch`es; any iterable of them will do.
         recipe: The views, such as `fastssl.recipes.simclr(224)`.
         device, dtype, channels_last, threads, prefetch, decode: As for `fastssl.Loader`; with decode="auto" the ways to decode
-            are measured on the first batch.
+            are compared on the first batch, over and over.
         on_error: "raise" (DecodeError), "skip" (the batch is smaller), "replace" (the next good sample of the batch takes the
             place, drawn anew).
 
@@ -144,12 +149,18 @@ class DeviceLoader:
             self._device_choice = DeviceChoice(
                 "to_device", self.device, self.decode, self.batch_size, self.prefetch, self.threads, only_cpu=None
             )
-        device = self._device_choice.take(lambda choice: self._measure(first, choice))
-        return _Pass(self, device, itertools.chain([first], batches), seed)
+        device = self._device_choice.take(lambda choice: self._measure(first, choice), lambda: _has_plain(first))
+        following: Iterator[EncodedBatch] = batches
+        if getattr(
+            self.dataloader, "num_workers", 0
+        ):  # without workers it is this process that reads, in its own thread
+            following = Feeder(batches, self.prefetch + 1)
+        return _Pass(self, device, first, following, seed)
 
     def _measure(self, batch: EncodedBatch, choice: Choice) -> float:
+        warm_up = 2 * len(batch)
         again = to_device(
-            [batch] * _MEASURED_BATCHES,
+            [batch] * max(_LEAST_BATCHES, 2 - (-MEASURED // len(batch))),
             self.recipe,
             self.device,
             dtype=self.dtype,
@@ -160,11 +171,18 @@ class DeviceLoader:
             on_error="skip",
         )
         with torch.random.fork_rng(devices=[]):  # measuring draws nothing
-            return images_per_second(again, self.device)
+            return images_per_second(again, self.device, warm_up)
 
     def stats(self) -> dict[str, Any]:
-        """Where the time of the latest iteration went, as `fastssl.Loader.stats`; reading is the DataLoader's."""
+        """Where the time of the latest iteration went, as `fastssl.Loader.stats`; but `read_seconds` is how long the DataLoader
+        was waited for, which counts as `wait_seconds`, too."""
         return self._stats
+
+
+def _has_plain(batch: EncodedBatch) -> bool:
+    """Whether any of the images is a JPEG that may be left to a device."""
+    encoded = [data for data, side in zip(batch.images(), batch.sides.tolist(), strict=True) if side == [0, 0]]
+    return any(_C.plain_jpeg_size(data.data_ptr(), data.numel()) for data in encoded)
 
 
 def _checked(batches: Iterable[EncodedBatch]) -> Iterator[EncodedBatch]:
@@ -188,9 +206,17 @@ class _Given:
 class _Pass(Making):
     """The batches of one iteration."""
 
-    def __init__(self, loader: DeviceLoader, device: Device | None, batches: Iterator[EncodedBatch], seed: int) -> None:
+    def __init__(
+        self,
+        loader: DeviceLoader,
+        device: Device | None,
+        first: EncodedBatch,
+        following: Iterator[EncodedBatch],
+        seed: int,
+    ) -> None:
         self._loader = loader
-        self._batches = batches
+        self._first: EncodedBatch | None = first
+        self._batches = following
         self._seen = 0
         super().__init__(
             "to_device",
@@ -211,7 +237,11 @@ class _Pass(Making):
         )
 
     def _following(self) -> Flight | None:
-        batch = next(self._batches, None)
+        began = time.perf_counter()
+        batch, self._first = self._first, None
+        if batch is None:
+            batch = next(self._batches, None)
+        self._tally.read_elsewhere(time.perf_counter() - began)
         if batch is None:
             return None
         n = len(batch)
@@ -236,6 +266,7 @@ class _Pass(Making):
             epoch=flight.epoch,
             repeat=repeat,
             leave=leave,
+            urgent=bool(positions),  # the consumer waits for it
             **self._outputs(flight),
         )
 
@@ -263,21 +294,34 @@ class _Pass(Making):
         n = len(flight.indices)
         for distance in range(1, n):
             place = (position + distance) % n
-            if self._key(self._fault(flight, place, "")) in self._bad:
+            if place in flight.bad:
                 continue
             job = self._submit(flight, [place], [position], min(distance, 255))
             self._wait_for(job)
             failures = job.failures()
             if not failures:
                 return int(flight.indices[place])
+            flight.bad.add(place)
             self._note(self._fault(flight, place, failures[0][1]))
         raise DecodeError(
             f"to_device: none of the {n} samples of a batch can be read; the first: {self._loader.errors[0]}"
         )
 
+    def _advise(self) -> str:
+        return "the DataLoader is what takes the time; raise its num_workers if there are more CPUs"
+
     def _let_go(self, device: Device) -> None:
         if self._loader._device_choice is not None:
             self._loader._device_choice.give_back(device)
+
+    def _can_follow(self) -> bool:
+        return self._first is not None or not isinstance(self._batches, Feeder) or self._batches.ready()
+
+    def close(self) -> None:
+        super().close()
+        if isinstance(self._batches, Feeder):
+            self._batches.close()
+        self._batches = iter(())  # the DataLoader's workers end with its iterator
 
 
 def _never(index: int) -> Any:

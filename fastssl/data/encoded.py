@@ -72,7 +72,8 @@ class BytesCollate:
             The batch. A file that cannot be read is noted in it: what follows from that is for `to_device` to decide.
 
         Raises:
-            TypeError: A sample or its image is not as above, or the batch is empty. Names the sample.
+            TypeError: A sample or its image is not as above. Names the sample.
+            ValueError: The batch is empty.
         """
         if len(batch) == 0:
             raise ValueError(

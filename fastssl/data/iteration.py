@@ -80,6 +80,7 @@ class Iteration(Making):
             epoch=flight.epoch,
             repeat=repeat,
             leave=leave,
+            urgent=bool(positions),  # the consumer waits for it
             **self._outputs(flight),
         )
 

@@ -11,11 +11,11 @@ import torch
 from fastssl._native import _C, available_cpus
 from fastssl.data.batch import Batch
 from fastssl.data.checks import as_device, check_count
-from fastssl.data.device_choice import Decode, DeviceChoice, check_decode, images_per_second
+from fastssl.data.device_choice import MEASURED, Decode, DeviceChoice, check_decode, images_per_second
 from fastssl.data.faults import Fault, OnError, check_on_error
 from fastssl.data.iteration import Iteration
 from fastssl.data.making import Device
-from fastssl.data.native_calls import ImageStep
+from fastssl.data.native_calls import ImageStep, is_plain
 from fastssl.data.order import Order
 from fastssl.data.pixel_cache import CacheSize, as_cache
 from fastssl.data.sources import Source, as_source
@@ -28,8 +28,8 @@ from fastssl.transforms.view import Recipe
 
 __all__ = ["Loader"]
 
-# Samples on which ways to decode are compared.
-_MEASURED = 512
+# Samples that are looked at before ways to decode are compared at all.
+_LOOKED_AT = 16
 
 
 class Loader:
@@ -44,18 +44,27 @@ class Loader:
     value, and as much again in float32 for a view with a custom step) for batches, C being the channels of the images; for
     each thread the largest decoded image (C bytes a pixel, or 2 * C of 16 bits; twice that with an image_step; where colours
     come before the crop, 8 * C more; once more while a cache's file is filled) and 8 * C * size^2 for the largest view; with
-    cache="ram", cache_bytes at most and 8 for each sample. Batch memory
-    is first touched by the threads that write it, so that on a machine of several memory nodes it lies where they run. Threads
-    stay on the CPUs that the process may use; they are not pinned any further, as no gain of that has been measured.
+    cache="ram", cache_bytes at most and 8 for each sample. Batch memory is first touched by the threads that write it, so that on
+    a machine of several memory nodes it lies where they run. Threads stay on the CPUs that the process may use; they are not
+    pinned any further, as no gain of that has been measured.
+
+    With views made on a GPU, batch memory is of two kinds, kept from an iteration to the next. On the host, pinned: prefetch + 3
+    times what a batch's images take of which the views need something, 512 KiB * batch_size at first, and, where the GPU
+    decodes, as many times what they take encoded, 128 KiB * batch_size at first; torch rounds each block up to a power of two. On
+    the GPU: four batches of views (two that are still to be used, one that is, one made ahead), the decoded part of a batch's
+    images, 96 MiB of scratch, or what one view needs if that is more, and, where the GPU decodes, at most four times 256 MiB of
+    pixels.
 
     Args:
         source: A folder, a Source, or a map-style data set of `(image, target)` or `(image, target, filename)`.
         recipe: The views, such as `fastssl.recipes.simclr(224)`.
         batch_size: Samples of a batch, on each rank.
-        device: Where the batches go. For a GPU, images are decoded on the CPU, as much of each as its views need, copied in one
-            piece a batch, and rendered on the GPU, on a stream of its own; views have the values that the CPU would give them,
-            bit for bit. For GPUs that this build has no kernels for (`fastssl.build_info()`), and for other devices, views are
-            made on the CPU and copied; `stats()["rendered_on"]` says which.
+        device: Where the batches go. For a GPU, images are decoded as `decode` says, what the CPU decodes is copied in one piece
+            a batch, as much of each image as its views need, and views are rendered on the GPU, on a stream of its own, with the
+            values that the CPU would give them, bit for bit. The host does not wait for the GPU, unless it is more than two
+            batches ahead of the stream that takes them, or a view has a custom step, whose result is looked at. For GPUs that
+            this build has no kernels for (`fastssl.build_info()`), and for other devices, views are made on the CPU and copied;
+            `stats()["rendered_on"]` says which.
         seed: Of order and draws, 0 to 2^64 - 1.
         shuffle: Whether each epoch has its own order.
         drop_last: Whether a last, smaller batch is left out.
@@ -66,12 +75,20 @@ class Loader:
             group, rounded up. OMP_NUM_THREADS and torch.set_num_threads do not count.
         dtype: float32, float16, bfloat16, or uint8 (with `normalize=None`).
         channels_last: Memory format of the views.
-        decode: "auto" decodes a JPEG in half, a quarter or an eighth of its size where every view still has at least its own
-            resolution in it; of 12-megapixel photographs for views of 224 pixels that takes 40 % less time. Views of such an
-            image differ by about 1/255 on average from those of the whole (measured on photographs; the largest difference, at
-            a sharp edge, was 55/255), since what is smaller is also smoother. "full" never does. Either decodes only the part
-            of an image that its views need, whose pixels are those of the whole, and does not see damage beside it; but a
-            truncated file is an error whatever was drawn.
+        decode: Who decodes, and how. "cpu" decodes a JPEG in half, a quarter or an eighth of its size where every view still has
+            at least its own resolution in it; of 12-megapixel photographs for views of 224 pixels that takes 40 % less time.
+            Views of such an image differ by about 1/255 on average from those of the whole (measured on photographs; the
+            largest difference, at a sharp edge, was 55/255), since what is smaller is also smoother. "full" never does. Either
+            decodes only the part of an image that its views need, whose pixels are those of the whole, and does not see damage
+            beside it; but a truncated file is an error whatever was drawn.
+            "nvjpeg" and "dali" leave baseline JPEGs to that decoder of the GPU, which decodes them whole, up to 256 MiB of
+            pixels a batch; the rest, and what it refuses, the CPU decodes as with "cpu". A `fastssl.pipelines.Choice` leaves it
+            a part of each batch, which may be moved while iterating. "auto" is "cpu" where batches stay on the CPU; for a GPU,
+            it compares these on a few hundred images of the source when the Loader is first iterated, for some seconds, and
+            takes the fastest: `stats()["decoding"]` and the log "fastssl" say which, and why.
+            Of the same file two decoders make pixels that differ by some levels of 255; what is drawn is the same. So views on
+            a GPU are the same, bit for bit, from run to run and on resuming, only with "cpu" and "full"; "auto" may choose, and
+            move, differently each time.
         image_step: A step of your own on each whole decoded image, (H, W, C), uint8 or uint16; returns another, of any size, for
             which the views are then drawn. It runs on the Loader's threads, one at a time, as Python does. A ValueError, OSError
             or RuntimeError in it makes the sample a bad one; another exception ends the iteration, as a RuntimeError that
@@ -196,7 +213,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         position, end = self._resume or (0, self.epoch + self.epochs)
-        return Iteration(self, self._device_choice.take(self._measure), self.epoch, position, end)
+        device = self._device_choice.take(self._measure, self._has_plain)
+        return Iteration(self, device, self.epoch, position, end)
 
     def _only_cpu(self) -> str | None:
         """Why a decoder of the device gets nothing to do."""
@@ -208,26 +226,34 @@ class Loader:
             return "image_step gets what the CPU has decoded"
         return None
 
+    def _evenly(self, count: int) -> list[int]:
+        """So many samples at most, from the whole source."""
+        n = min(len(self.source), count)
+        return torch.linspace(0, len(self.source) - 1, n, dtype=torch.float64, device="cpu").round().long().tolist()
+
+    def _has_plain(self) -> bool:
+        """Whether any of a few samples is a JPEG that may be left to a device."""
+        return any(is_plain(self.source, index) for index in self._evenly(_LOOKED_AT))
+
     def _measure(self, choice: Choice) -> float:
-        """Images a second of a few hundred samples, decoded so."""
-        n = min(len(self.source), _MEASURED)
-        every = torch.linspace(0, len(self.source) - 1, n, device="cpu").round().to(torch.int64)
+        """Images a second of a few hundred samples, decoded so, once they have been read."""
+        sample = Subset(self.source, self._evenly(MEASURED))
         loader = Loader(
-            Subset(self.source, every.tolist()),
+            sample,
             self.recipe,
-            batch_size=min(self.batch_size, n),
+            batch_size=min(self.batch_size, len(sample)),
             device=self.device,
             threads=self.threads,
             prefetch=self.prefetch,
             dtype=self.dtype,
             channels_last=self.channels_last,
-            epochs=max(2, -(-_MEASURED // n)),
+            epochs=1 + max(1, -(-MEASURED // len(sample))),
             decode=choice,
             on_error="skip",  # who has the errors is the loader that measures
             rank=0,
             world_size=1,
         )
-        return images_per_second(loader, self.device)
+        return images_per_second(loader, self.device, len(sample))
 
     def _keep_device(self, device: Device) -> None:
         self._device_choice.give_back(device)
@@ -306,6 +332,9 @@ class Loader:
             `images`; `seconds` since it began; `images_per_second`; `read_seconds`, `decode_seconds`, `render_seconds`, summed
             over `threads` (on a GPU, rendering takes none of theirs); `rendered_on`, a device; `wait_seconds`, for which the
             consumer waited; and `advice`, which knob to turn. Empty at first.
+            On a GPU also `decoding`: `by` whom, as it was asked for or chosen; `rates`, the images a second of each way that was
+            measured, and how `busy` others kept "cpu" and "gpu" meanwhile, 0 to 1, None where that is not known; the `share` of
+            each batch that goes to the GPU's decoder now; and the `device_images` and `device_seconds` of its work so far.
             With a cache also `cache`: of `samples`, the `images` that it holds, their `bytes` and the `limit` of these (0: none);
             `hits` and `misses` of this process; `left_out`, how often an image did not fit; and `advice`.
         """

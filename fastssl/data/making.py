@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import os
 import threading
 import time
-import weakref
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fastssl._native import _C, PLAN_FIELDS, DecodeError
+from fastssl.data import endings
 from fastssl.data.batch import Batch
 from fastssl.data.faults import Fault, OnError
+from fastssl.data.tally import Tally
 from fastssl.ops.render import DTYPES, encode_recipe, native_views, render_after
 from fastssl.pipelines.ahead import DecodeAhead
 from fastssl.pipelines.balance import Balance
@@ -34,34 +35,6 @@ __all__ = ["Device", "Flight", "Making", "Settings"]
 
 # Between two looks at whether Ctrl-C was pressed.
 _WAIT_MILLISECONDS = 100
-
-# Native threads call into Python, so they must be gone before the interpreter is.
-_live: weakref.WeakSet[Making] = weakref.WeakSet()
-
-# The garbage collector may let go of an iteration on one of its own threads, which cannot wait for itself to end. Such an
-# engine is kept here, with the memory it writes into, until somebody else can close it.
-_unclosed: list[tuple[_C.Engine, Any]] = []
-
-_interpreter_ends = False
-
-
-@atexit.register
-def _close_all() -> None:
-    global _interpreter_ends
-    _interpreter_ends = True
-    live = list(_live)
-    for making in live:
-        making.close()
-    _close_rest()
-    # Another thread may be waiting for a batch, without Python's lock; let it come back while there is an interpreter.
-    deadline = time.monotonic() + 20 * _WAIT_MILLISECONDS / 1000
-    while any(making._waiters for making in live) and time.monotonic() < deadline:
-        time.sleep(0.001)
-
-
-def _close_rest() -> None:
-    """Closes what was let go of on a native thread, unless this is such a thread again."""
-    _unclosed[:] = [(engine, memory) for engine, memory in _unclosed if not engine.close()]
 
 
 class Settings(Protocol):
@@ -87,6 +60,7 @@ class Device:
     decoder: Decoder | None
     balance: Balance
     pipeline: DevicePipeline
+    most: int | None = None  # images of a batch that the decoder takes; None: any number
 
 
 @dataclass
@@ -97,7 +71,7 @@ class Flight:
         indices: Of its samples; also their place in the draw.
         epoch: Of the draw.
         views: What the engine writes; nothing where images are gathered for a device.
-        gathered: For a device.
+        gathered: For a device, until it is rendered.
         plan: (B, V, fields).
         job: Of the engine.
         decodings: What the device decodes, from the moment on when the job is done.
@@ -110,6 +84,7 @@ class Flight:
     gathered: Gathered | None
     plan: Tensor
     more: Any
+    bad: set[int] = field(default_factory=set)  # positions of samples that cannot be read
     job: Any = None
     decodings: Future[Decodings] | None = None
     waited_cpu: float = 0.0  # seconds of the consumer
@@ -118,11 +93,19 @@ class Flight:
 
 @dataclass
 class _Made:
-    """A batch that is there, or that a device has been asked for."""
+    """A batch that is there, or that a device has been asked for; or why there is none."""
 
     flight: Flight
     batch: Batch
     mark: Any
+
+
+@dataclass
+class _Failed:
+    """A batch that could not be made ahead."""
+
+    flight: Flight
+    error: Exception
 
 
 class Making(Iterator[Batch]):
@@ -150,6 +133,7 @@ class Making(Iterator[Batch]):
         engine: dict[str, Any],
     ) -> None:
         self._closed = True  # until all is there
+        self._closing = threading.Lock()  # who gets it closes
         self._who = who
         self._settings = settings
         self._channels = channels
@@ -159,17 +143,17 @@ class Making(Iterator[Batch]):
         parts = zip(self._custom, native_views(encoded), native_views(encoded, "before_custom"), strict=True)
         self._views = [before if custom else whole for custom, whole, before in parts]
         self._pending: deque[Flight] = deque()
-        self._ready: deque[_Made] = deque()  # what the device makes already
+        self._ready: deque[_Made | _Failed] = deque()  # what the device makes already
         self._taken_up: Flight | None = None  # between the two
+        self._ending: Exception | None = None  # of what should have followed these
         self._device = device
         self._pipeline: DevicePipeline | None = None
         self._ahead: DecodeAhead | None = None
         self._balance = Balance(0.0, fixed=True)
-        self._started = self._last = time.perf_counter()
-        self._waited = 0.0
-        self._waiters = 0
-        self._lock = threading.Lock()
-        self._images = 0
+        self._tally = Tally()
+        self._last = self._tally.started
+        self.waiters = 0  # threads that wait for a batch
+        self._lock = threading.RLock()  # of whoever makes a batch; that thread may close, too
         self._dropped, self._dropped_first = 0, ""
         self._bad = {self._key(fault) for fault in settings.errors}
         self._crashes = crashes
@@ -178,16 +162,19 @@ class Making(Iterator[Batch]):
         if device is not None:
             self._pipeline, self._balance = device.pipeline, device.balance
             if device.decoder is not None:
-                self._ahead = DecodeAhead(device.decoder, device.pipeline.streams)
+                self._ahead = DecodeAhead(device.decoder, device.pipeline.streams, device.pipeline.hold)
         self._closed = False
-        _live.add(self)
-        _close_rest()
+        endings.begin(self)
 
     # What subclasses say
 
     @abstractmethod
     def _following(self) -> Flight | None:
         """Starts the batch that comes next; None at the end."""
+
+    def _can_follow(self) -> bool:
+        """Whether `_following` has not to wait for others."""
+        return True
 
     @abstractmethod
     def _describe(self, flight: Flight, indices: Tensor) -> tuple[Tensor, list[str]]:
@@ -240,10 +227,15 @@ class Making(Iterator[Batch]):
     def _prepare(self, indices: Tensor, epoch: int, more: Any) -> Flight:
         """Memory for a batch of so many samples."""
         n = len(indices)
-        gathered = None if self._pipeline is None else self._pipeline.gather(n, self._balance.leave(n))
+        gathered = None if self._pipeline is None else self._pipeline.gather(n, self._leave(n))
         views = self._lease_views(n) if gathered is None else []
-        plan = torch.empty((n, len(self._views), len(PLAN_FIELDS)), device="cpu")
+        plan = torch.empty((n, len(self._views), len(PLAN_FIELDS)), dtype=torch.float32, device="cpu")
         return Flight(indices, epoch, views, gathered, plan, more)
+
+    def _leave(self, n: int) -> int:
+        """How many of so many samples stay encoded."""
+        most = None if self._device is None else self._device.most
+        return self._balance.leave(n) if most is None else min(self._balance.leave(n), most)
 
     def _outputs(self, flight: Flight) -> dict[str, Any]:
         """Where the engine is to write: arguments of submit()."""
@@ -294,20 +286,20 @@ class Making(Iterator[Batch]):
     def _wait(self, done: Callable[[], bool]) -> float:
         """Waits, for at most a moment at a time, and returns the seconds that it took."""
         started = time.perf_counter()
-        self._waiters += 1
+        self.waiters += 1
         try:
             while not done():
                 # Back in Python, where Ctrl-C becomes an exception.
-                if self._closed and _interpreter_ends:
+                if self._closed and endings.interpreter_ends():
                     raise StopIteration  # a thread that nobody waits for has nothing to complain of
                 if self._closed:
                     raise RuntimeError(
                         f"{self._who}: the iteration was closed by another thread while this one waited."
                     )
         finally:
-            self._waiters -= 1
+            self.waiters -= 1
         seconds = time.perf_counter() - started
-        self._waited += seconds
+        self._tally.waited += seconds
         return seconds
 
     def _wait_for(self, job: Any) -> float:
@@ -317,7 +309,9 @@ class Making(Iterator[Batch]):
         return seconds
 
     def __next__(self) -> Batch:
-        with self._lock:  # threads may share an iteration; each batch goes to one of them
+        # Threads may share an iteration; each batch goes to one of them. What is made ahead is to be an ordinary tensor, whatever
+        # the mode in which this one is asked for.
+        with self._lock, torch.inference_mode(False), torch.no_grad():
             return self._next()
 
     def _next(self) -> Batch:
@@ -331,7 +325,9 @@ class Making(Iterator[Batch]):
             while True:
                 self._fill()
                 if not self._pending and not self._ready:
-                    if self._dropped and not self._images:
+                    if self._ending is not None:
+                        raise self._ending
+                    if self._dropped and not self._tally.images:
                         raise DecodeError(
                             f"{self._who}: none of {self._dropped} samples can be read; the first: {self._dropped_first}"
                         )
@@ -342,30 +338,44 @@ class Making(Iterator[Batch]):
                     raise StopIteration
                 if self._ready:
                     made = self._ready.popleft()
+                    self._taken(made.flight)
+                    if isinstance(made, _Failed):
+                        raise made.error
                 else:
                     flight = self._pending.popleft()
                     self._taken(flight)
                     made = self._make(flight)
                 batch = self._hand_over(made)
-                self._handed(made.flight)
                 if len(batch):
                     break
+                self._handed(made.flight)
             now = time.perf_counter()
             flight = made.flight
             self._balance.note(now - self._last, flight.waited_cpu, flight.waited_device, len(flight.indices))
             self._last = now
             self._note_stats()
-            self._make_ready()
+            self._make_ready()  # first: if that is interrupted, this batch is not handed out, and resuming begins with it
+            self._handed(made.flight)
             return batch
         except BaseException:
-            self.close()
+            # A device that has failed fails again as its memory is taken back; the first error says more.
+            with contextlib.suppress(torch.AcceleratorError):
+                self.close()
             raise
 
     def _fill(self) -> None:
         """Starts batches until as many are under way as there are to be."""
         # One more than stays behind: while the last images of a batch are made, threads go on with the next.
-        while len(self._pending) < self._settings.prefetch + 1:
-            flight = self._following()
+        while self._ending is None and len(self._pending) < self._settings.prefetch + 1:
+            if len(self._pending) + len(self._ready) > 1 and not self._can_follow():
+                return  # rather than wait for one more
+            try:
+                flight = self._following()
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    raise
+                self._ending = error  # what came before goes out first
+                return
             if flight is None:
                 return
             self._pending.append(flight)
@@ -379,7 +389,13 @@ class Making(Iterator[Batch]):
             return
         decodings = flight.decodings
         if decodings is None or (decodings.done() and not decodings.exception() and not decodings.result().failed):
-            self._ready.append(self._make(self._pending.popleft()))
+            flight = self._pending.popleft()
+            try:
+                self._ready.append(self._make(flight))
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    raise
+                self._ready.append(_Failed(flight, error))  # the batch before goes out first
 
     def _make(self, flight: Flight) -> _Made:
         self._taken_up = flight
@@ -401,10 +417,11 @@ class Making(Iterator[Batch]):
     def _decoded(self, flight: Flight) -> tuple[Decodings, list[tuple[int, str]]]:
         """What the device has decoded; what it could not the CPU has, or says why it cannot either."""
         future = flight.decodings
-        if future is None:
+        if future is None or self._ahead is None:
             return Decodings(), []
         flight.waited_device = self._wait(lambda: bool(futures.wait([future], _WAIT_MILLISECONDS / 1000).done))
-        decodings = future.result()
+        self._tally.waited_device += flight.waited_device
+        decodings = self._ahead.take(future)
         jobs = [self._again(flight, position) for position in decodings.failed]
         for job in jobs:
             self._wait_for(job)
@@ -417,7 +434,9 @@ class Making(Iterator[Batch]):
         decodings, undecodable = self._decoded(flight)
         indices = flight.indices.clone()  # the batch's own
         dropped: set[int] = set()
-        for position, reason in sorted(flight.job.failures() + undecodable):
+        failures = sorted(flight.job.failures() + undecodable)
+        flight.bad.update(position for position, _ in failures)
+        for position, reason in failures:
             fault = self._note(self._fault(flight, position, reason))
             if settings.on_error == "skip":
                 dropped.add(position)
@@ -427,7 +446,7 @@ class Making(Iterator[Batch]):
                 indices[position] = self._replace(flight, position)
         kept = [i for i in range(len(indices)) if i not in dropped]
         self._kept(indices[kept].tolist())
-        self._images += len(kept)
+        self._tally.images += len(kept)
         targets, filenames = self._describe(flight, indices)
         batch = Batch(
             views=flight.views,
@@ -461,65 +480,70 @@ class Making(Iterator[Batch]):
             )
         return fault
 
-    # Ending
+    # Stats
+
+    def _advise(self) -> str:
+        """What to do where the consumer waits for samples that are read elsewhere."""
+        return "what the samples come from is what takes the time"
 
     def _note_stats(self) -> None:
-        times = self._engine.times()
-        seconds = time.perf_counter() - self._started
-        threads = self._settings.threads
-        work = {name: times[f"{name}_seconds"] for name in ("read", "decode", "render")}
-        if self._waited < 0.05 * seconds:
-            advice = "the loader keeps up; the consumer is what takes the time"
-        elif sum(work.values()) < 0.8 * seconds * threads:
-            advice = "the threads are idle part of the time; raise prefetch"
-        else:
-            slowest = max(work, key=lambda name: work[name])
-            advice = f"the consumer waits, most of all for {slowest}; raise threads if there are more CPUs"
-        self._settings._stats = {
-            "images": self._images,
-            "seconds": seconds,
-            "images_per_second": self._images / seconds,
-            "threads": threads,
-            "rendered_on": "cpu" if self._pipeline is None else str(self._pipeline.device),
-            **{f"{name}_seconds": value for name, value in work.items()},
-            "wait_seconds": self._waited,
-            "advice": advice,
-        }
+        rendered_on = "cpu" if self._pipeline is None else str(self._pipeline.device)
+        decoder = None if self._ahead is None or self._device is None else self._device.choice.decoder
+        threads, times = self._settings.threads, self._engine.times()
+        stats = self._tally.summary(times, threads, rendered_on, decoder, self._advise())
         if self._device is not None:
-            self._settings._stats["decoding"] = {
+            stats["decoding"] = {
                 **self._device.choice.describe(),
                 "share": self._balance.share,
                 "device_images": 0 if self._ahead is None else self._ahead.images,
                 "device_seconds": 0.0 if self._ahead is None else self._ahead.seconds,
             }
+        self._settings._stats = stats
+
+    # Ending
 
     def close(self) -> None:
         """Stops the threads and lets go of the memory; what has been yielded stays valid."""
-        if getattr(self, "_closed", True):
+        if getattr(self, "_closed", True) or not self._closing.acquire(blocking=False):
             return
         self._closed = True
-        _live.discard(self)
-        if self._ahead is not None:
-            self._ahead.close()
+        endings.end(self)
+        stopped = False
+        try:
+            stopped = self._ahead is None or self._ahead.close()
+        finally:  # Ctrl-C may come while that waits; the threads must not outlive the memory that they write
+            self._release(stopped)
+
+    def _release(self, stopped: bool) -> None:
+        """Lets go of what the threads use; `stopped`: of these, the decoder's is not at work any more."""
         flights = [*self._pending] if self._taken_up is None else [self._taken_up, *self._pending]
-        if not self._engine.close():
-            _unclosed.append((self._engine, flights))  # the threads still write into this memory
-        elif self._device is not None:
-            self._take_back(flights, self._device.pipeline)
-            self._let_go(self._device)
-        self._taken_up = None
-        self._pending.clear()
-        self._ready.clear()
-        self._pool.close()
+        # Another thread may be in the middle of a batch. It will notice; what it uses goes with the iteration.
+        alone = self._lock.acquire(blocking=False)
+        try:
+            if self._pipeline is not None and self._pipeline.leave((flights, [*self._ready])):
+                self._engine.close()
+            elif not self._engine.close():
+                endings.keep(self._engine, flights)  # the threads still write into this memory
+            elif alone and stopped and self._device is not None:
+                self._take_back(flights, self._device.pipeline)
+                self._let_go(self._device)
+        finally:
+            if alone:
+                self._taken_up = None
+                self._pending.clear()
+                self._ready.clear()
+                self._lock.release()
+            self._pool.close()
 
     def _take_back(self, flights: list[Flight], pipeline: DevicePipeline) -> None:
-        """The memory of batches that are not rendered any more, which a decoder of the device may still read and write."""
+        """The memory of batches that are not rendered any more, which the device may still read and write."""
         with pipeline.stream():
             for flight in flights:
                 if flight.gathered is not None:
                     future = flight.decodings
                     begun = future is not None and future.done() and not future.exception()
                     pipeline.give_back(flight.gathered, future.result() if future and begun else Decodings())
+        pipeline.close()
 
     def __del__(self) -> None:
         self.close()

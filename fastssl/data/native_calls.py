@@ -18,7 +18,7 @@ from fastssl._native import _C, DecodeError
 from fastssl.data.sources import Source
 from fastssl.ops.decode import to_image
 
-__all__ = ["ImageStep", "array_of", "encoded_of", "fetcher", "pixels_of", "stepper"]
+__all__ = ["ImageStep", "array_of", "encoded_of", "fetcher", "is_plain", "pixels_of", "stepper"]
 
 ImageStep = Callable[[Tensor], Tensor]
 
@@ -75,6 +75,21 @@ def encoded_of(data: Any) -> tuple[int, int, Any]:
     if array.dtype != np.uint8:
         raise DecodeError(f"encoded data of {array.dtype}; it must be uint8")
     return array.ctypes.data, array.nbytes, array
+
+
+def is_plain(source: Source, index: int) -> bool:
+    """Whether a sample is a JPEG that may be left to a decoder of a device. One that cannot be read is none."""
+    try:
+        path = source.path(index)
+        data = _C.read_file(path) if path is not None else source.fetch(index)
+        if not isinstance(data, bytes | bytearray | memoryview | Tensor) or (
+            isinstance(data, Tensor) and data.dim() != 1
+        ):
+            return False
+        address, size, _owner = encoded_of(data)
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError):  # which the iteration meets, and says
+        return False
+    return _C.plain_jpeg_size(address, size) > 0
 
 
 def fetcher(source: Source, crashes: list[Exception], labels: bool = False) -> Any:

@@ -142,6 +142,7 @@ def embed(
         threads=threads,
         channels_last=True,
         on_error=on_error,
+        decode="cpu",  # the same embeddings every time, on any machine
     )
     model = model.to(place)
     modes = {module: module.training for module in model.modules()}

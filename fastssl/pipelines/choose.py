@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -87,7 +88,8 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
     """The fastest way to decode, as measured: by the CPU alone, by a decoder of the device alone, or by both at once.
 
     What others do on the machine meanwhile slows the candidates down, and so has its say. A decoder of the device, alone or
-    beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device.
+    beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device. One that fails,
+    as for want of the device's memory, is not taken, and a warning in the log says so.
 
     Args:
         measure: Images a second of a candidate.
@@ -104,11 +106,14 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
     best = alone
     for name in decoders:
         whole = Choice(decoder=name)
-        rates[str(whole)] = measure(whole)
-        # Both at once: each is given what it can do in the same time.
-        split = Choice(decoder=name, share=rates[name] / (rates[name] + rates[str(alone)]), balanced=True)
-        rates[str(split)] = measure(split)
-        for candidate in (whole, split):
+        rates[str(whole)] = _measured(measure, whole)
+        candidates = [whole]
+        if rates[name] > 0:
+            # Both at once: each is given what it can do in the same time.
+            split = Choice(decoder=name, share=rates[name] / (rates[name] + rates[str(alone)]), balanced=True)
+            rates[str(split)] = _measured(measure, split)
+            candidates.append(split)
+        for candidate in candidates:
             least = rates[str(best)] * (_WORTH if best is alone else 1)
             if rates[str(candidate)] > least:
                 best = candidate
@@ -123,6 +128,17 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
         _percent(busy["gpu"]),
     )
     return best
+
+
+def _measured(measure: Callable[[Choice], float], choice: Choice) -> float:
+    """Images a second of a choice that uses a decoder of the device; 0 where that fails, as for want of memory."""
+    try:
+        return measure(choice)
+    except torch.AcceleratorError:  # the device itself has failed, and with it all that comes after
+        raise
+    except RuntimeError as error:
+        _log.warning("decoding by %s is left out, as it fails: %s", choice, error)
+        return 0.0
 
 
 def _percent(part: float | None) -> str:
@@ -151,6 +167,14 @@ def _gpu_busy(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
         return float(torch.cuda.utilization(device)) / 100
-    except (ImportError, RuntimeError, OSError):  # pynvml is not there, or not allowed
+    except (
+        RuntimeError,
+        OSError,
+        nvml.NVMLError,
+    ):  # no library, no permission; a part of a GPU (MIG) has no such figure
         return None

@@ -292,7 +292,8 @@ def _begin(batches: Iterator[RawBatch], decoder: DaliDecoder, pool: ThreadPoolEx
         if isinstance(image, str) or image.dim() == 3:
             continue
         address, size = image.data_ptr(), image.numel()
-        if not _C.is_plain_jpeg(address, size):
+        plain = _C.plain_jpeg_size(address, size)
+        if not plain:
             begun.others[position] = pool.submit(decode, image)
             continue
         try:
@@ -300,7 +301,7 @@ def _begin(batches: Iterator[RawBatch], decoder: DaliDecoder, pool: ThreadPoolEx
         except DecodeError as error:  # too large
             raw.images[position] = str(error)
         else:
-            begun.left.append(LeftImage(position, image, height, width, (0, 0, height, width)))
+            begun.left.append(LeftImage(position, image[:plain], height, width, (0, 0, height, width)))
     if begun.left:
         decoder.start(begun.left)
     return begun

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,10 +20,18 @@ from fastssl.pipelines.streams import Event, Streams
 
 __all__ = ["Decodings", "DevicePipeline", "Gathered"]
 
+# What a forked child has of its parent's device. There it can be neither used nor let go of.
+_inherited: list[Any] = []
+
 _ALIGN = 256
 # Of the first blocks, before any batch was seen: bytes for an image.
 _FIRST_PIXELS = 512 << 10
 _FIRST_ENCODED = 128 << 10
+# Pixels, in bytes, that a decoder of the device may make of one batch: 256 photographs of 500 x 375 are 144 MB. Four batches of
+# them may be there at once: two decoded ahead, one being rendered, one being let go of. The rest is left to the CPU.
+_ROOM = 256 << 20
+# Batches that the host may have asked the consumer's stream for beyond the one that it works on: enough to keep a device busy.
+_RUN_AHEAD = 2
 
 
 @dataclass
@@ -39,16 +47,26 @@ class _Slot:
 class Gathered:
     """Where the images of one batch go."""
 
-    slot: _Slot
+    slot: _Slot | None  # until it is given back
     native: Any  # _C.Gather over it
     leave: int  # of how many images, from the first on, those that a decoder of the device can take stay encoded
 
     def left(self) -> list[LeftImage]:
         """Once the batch is gathered: what is left to the device."""
+        block = self._slot().encoded
         return [
-            LeftImage(position, _bytes_at(address, size), height, width, window)
+            LeftImage(position, _part(block, address, size), height, width, window)
             for position, address, size, height, width, window in self.native.left()
         ]
+
+    def memory(self) -> Any:
+        """What must be kept for as long as somebody reads or writes any of it."""
+        return self.slot, self.native
+
+    def _slot(self) -> _Slot:
+        if self.slot is None:
+            raise RuntimeError("a batch was given back while it was in use")
+        return self.slot
 
 
 @dataclass
@@ -66,9 +84,9 @@ class DevicePipeline:
     It outlives the iterations that it serves, one at a time, as pinned memory is dear to come by.
 
     A slot of memory is used again when the rendering of its batch is done, which its event says; one that is too small for a
-    batch is followed by larger ones. What is made within `stream()` belongs to the rendering stream; `hand_over` lets the stream
-    that takes it wait for it, and notes that use, so that its memory is not given out again before that is done. The host never
-    waits for the device, unless it is more batches ahead than there are slots.
+    batch is followed by larger ones. What is made within `stream()` belongs to the rendering stream; `hand_over` lets the
+    stream that takes it wait for it, and notes that use, so that its memory is not given out again before that is done. The host
+    never waits for the device, unless it is some batches ahead.
 
     Args:
         streams: Of the device.
@@ -84,8 +102,10 @@ class DevicePipeline:
         self._encoded_bytes = _round_up(batch_size * _FIRST_ENCODED)
         self._free: list[_Slot] = []  # the oldest first
         self._made = 0
+        self._pid = os.getpid()
         # What a decoder read and gave belongs to other streams, or to no pool of torch's: it is held until it has been used.
         self._held: deque[tuple[Event, Any]] = deque()
+        self._asked: deque[Event] = deque()  # what the consumer's stream was asked for, batch by batch
 
     def stream(self) -> AbstractContextManager[Any]:
         """Within it, work and memory are the rendering stream's."""
@@ -94,9 +114,8 @@ class DevicePipeline:
     def gather(self, images: int, leave: int = 0) -> Gathered:
         """Memory for the images of a batch to come, of which the first `leave` may stay encoded."""
         slot = self._take_slot(leave > 0)
-        native = _C.Gather(
-            slot.pixels.data_ptr(), slot.pixels.numel(), images, slot.encoded.data_ptr(), slot.encoded.numel()
-        )
+        encoded = slot.encoded.data_ptr(), slot.encoded.numel()
+        native = _C.Gather(slot.pixels.data_ptr(), slot.pixels.numel(), images, *encoded, _ROOM if leave else 0)
         return Gathered(slot, native, leave)
 
     def _take_slot(self, leaves: bool) -> _Slot:
@@ -146,7 +165,7 @@ class DevicePipeline:
         streams, native = self.streams, gathered.native
         if decodings.ready is not None:
             streams.wait(decodings.ready)
-        block = streams.copy(gathered.slot.pixels[: native.pixels.used])
+        block = streams.copy(gathered._slot().pixels[: native.pixels.used])
         beside = [streams.copy(_bytes_at(*piece)) for piece in native.pixels.beside]
         out = [
             streams.empty((len(positions), channels, spec.size, spec.size), dtype, last)
@@ -175,26 +194,41 @@ class DevicePipeline:
         return out
 
     def give_back(self, gathered: Gathered, decodings: Decodings) -> None:
-        """The memory of a batch, once what the current stream has been asked for so far is done."""
-        native = gathered.native
+        """The memory of a batch, once what the current stream has been asked for so far is done. A second time: nothing."""
+        slot, native = gathered.slot, gathered.native
+        if slot is None:
+            return
         if decodings.ready is not None:
             self.streams.wait(decodings.ready)
         self._pixel_bytes = max(self._pixel_bytes, _round_up(int(native.pixels.taken * 1.125)))
         self._encoded_bytes = max(self._encoded_bytes, _round_up(int(native.encoded.taken * 1.125)))
-        done = self.streams.mark()
-        gathered.slot.done = done
-        self._free.append(gathered.slot)
-        self._held.append((done, (gathered.slot, native, decodings)))
+        done = slot.done = self.streams.mark()
+        self.hold(done, (slot, native, decodings))
+        gathered.slot = None  # from here on it is not this batch's: an interrupt must not bring it here twice
+        self._free.append(slot)
         while self._held and self._held[0][0].query():
             self._held.popleft()
 
+    def hold(self, event: Event, things: Any) -> None:
+        """Keeps these until `event` is reached; any thread may call it."""
+        self._held.append((event, things))
+
+    def leave(self, things: Any) -> bool:
+        """Whether this is a fork of the process that has the device; then these stay untouched for as long as it runs."""
+        if os.getpid() == self._pid:
+            return False
+        _inherited.append(things)
+        return True
+
     def close(self) -> None:
-        """Waits until nothing of the memory is used any more."""
+        """Waits until nothing of the memory is used any more, and lets go of what decoders gave."""
         while self._held:
-            self._held.popleft()[0].synchronize()
+            self._held[0][0].synchronize()
+            self._held.popleft()
 
     def __del__(self) -> None:
-        self.close()
+        if not self.leave(dict(self.__dict__)):
+            self.close()
 
     def upload(self, tensor: Tensor) -> Tensor:
         """Within `stream()`: a tensor of the host, on the device; the host may let go of it."""
@@ -207,7 +241,14 @@ class DevicePipeline:
         return self.streams.mark()
 
     def hand_over(self, mark: Event, tensors: Sequence[Tensor]) -> None:
-        """Lets the consumer's stream go on when the rendering stream has come to `mark`; it is about to use these tensors."""
+        """Lets the consumer's stream go on when the rendering stream has come to `mark`; it is about to use these tensors.
+
+        The host waits only if the consumer's stream has more than two batches still to do: whoever asks for batches and never
+        for a result would else fill the device's memory with them.
+        """
+        self._asked.append(self.streams.mark())
+        if len(self._asked) > _RUN_AHEAD:
+            self._asked.popleft().synchronize()
         self.streams.hand_over(mark, tensors)
 
 
@@ -215,5 +256,11 @@ def _round_up(size: int) -> int:
     return (size + _ALIGN - 1) // _ALIGN * _ALIGN
 
 
+def _part(block: Tensor, address: int, size: int) -> Tensor:
+    """The bytes there, which lie in the block or have memory of their own."""
+    first = address - block.data_ptr()
+    return block[first : first + size] if 0 <= first < block.numel() else _bytes_at(address, size)
+
+
 def _bytes_at(address: int, size: int) -> Tensor:
-    return torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8)
+    return torch.frombuffer(_C.memory_at(address, size), dtype=torch.uint8)

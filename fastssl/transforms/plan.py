@@ -82,7 +82,8 @@ class Plan:
         sizes = _to_array("sizes", sizes, 2) if isinstance(sizes, Tensor) else tuple(sizes)
         if isinstance(indices, Tensor):
             indices = _to_array("indices", indices, 1)
-        data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)), device="cpu")  # whatever the default
+        # Type and device by name: the defaults may be others.
+        data = torch.empty((len(sizes), len(recipe), len(PLAN_FIELDS)), dtype=torch.float32, device="cpu")
         _C.draw(views, sizes, seed, epoch, indices, 0, data.data_ptr())
         return Plan(data)
 

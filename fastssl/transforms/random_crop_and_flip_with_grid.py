@@ -125,7 +125,7 @@ class RandomResizedCropAndFlip(nn.Module):
 
     def location_to_NxN_grid(self, location: Location) -> Tensor:
         """The grid of a location, (grid_size, grid_size, 2), with lightly's spacing."""
-        plan = Plan(torch.zeros((1, 1, len(Plan.FIELDS))))
+        plan = Plan(torch.zeros((1, 1, len(Plan.FIELDS)), dtype=torch.float32))
         plan.top, plan.left = location.top, location.left
         plan.height, plan.width = location.height, location.width
         plan.flip_h, plan.flip_v = float(location.horizontal_flip), float(location.vertical_flip)
