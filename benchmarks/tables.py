@@ -5,8 +5,8 @@
 
 A marker names the benchmark, and for views the task, or "summary" (fastssl in every task, beside each peer) or
 "requirements" (each bound and whether it is met); for gpu_views a task or "requirements"; for gpu_decode a task, "decode" if
-none is named, or "requirements"; for stall "requirements" or nothing; for losses a size such as 16384x128, or "requirements". What
-lies between it and its end is generated:
+none is named, or "requirements"; for stall "requirements" or nothing; for losses a size such as 16384x128, or "requirements".
+What lies between it and its end is generated:
 
     <!-- bench: views loaders -->
     <!-- /bench -->
@@ -136,8 +136,8 @@ def rendered(words: str, among: list[dict[str, Any]]) -> str:
         table = loss_targets.section(report, which)
     else:
         raise SystemExit(
-            f"<!-- bench: {words} -->: no table is known for {name!r}; there are views, gpu_views, gpu_decode, stall, cifar10 and "
-            "losses"
+            f"<!-- bench: {words} -->: no table is known for {name!r}; there are views, gpu_views, gpu_decode, stall, "
+            "cifar10 and losses"
         )
     return f"{table}\n\n{caption(report)}\n"
 
