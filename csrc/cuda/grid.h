@@ -69,10 +69,20 @@ __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) run(const K
   kernel();
 }
 
-// Shared memory: at most kMostShared bytes. Throws std::runtime_error.
+// Throws std::runtime_error.
 template <typename Kernel>
 void launch(const Kernel& kernel, int64_t blocks, int shared_bytes, Stream stream) {
   if (blocks <= 0) return;
+  constexpr int kUnasked = 48 * 1024;  // shared memory that a block may have without asking for more
+  if (shared_bytes > kUnasked) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) {
+      cudaGetLastError();
+      throw std::runtime_error("asking for " + std::to_string(shared_bytes) +
+                               " bytes of shared memory: " + cudaGetErrorString(error));
+    }
+  }
   run<Kernel><<<unsigned(blocks), Kernel::kThreads, size_t(shared_bytes), stream>>>(kernel);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string("launching a kernel: ") + cudaGetErrorString(error));

@@ -1,0 +1,241 @@
+// What the contrastive kernels share: operands in shared memory, and a tile of 128 x 128 products.
+//
+// An operand's row is cut into chunks of 128 bytes: 64 float16, or the leading parts of 32 numbers and then their remainders (Note
+// [Two halves of a float]). In shared memory a chunk of many rows lies row by row, the 16 bytes `unit` of row r in place unit ^ (r % 8):
+// eight rows of one unit, which load_matrices() takes at once, then lie in different banks, as do a row's eight units, which copies
+// write.
+//
+// Note [Two halves of a float]
+//     float32 inputs go to the matrix units as x = h + l, both float16, and a product is l h' + h l' + h h'. h has 11 bits, l the next 11 and
+//     a sign: x is off by 2^-24 of itself at most, as is the product by the l l' that is left out: no more than a float32
+//     rounds. Three products of float16 take half the time of three of TF32, whose parts have as many bits, and their operands half the memory.
+//     Operands are multiplied by 2^12 (kOperandBits), so that a remainder of a number of 2^-12, in rows of length 1, is still normal.
+//     The units cut sums off instead of rounding them, always towards zero. A sum over many keys would drift: after n steps by n 2^-24 of itself.
+//     So the products of a chunk start from zero and are added to the sum by the ordinary adders, which round to nearest.
+//     float16 and bfloat16 inputs take float16 operands, which for rows of unit length are closer than bfloat16, by three bits;
+//     there sums stay in the units.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "../core/contrastive.h"
+#include "contrastive_plan.h"
+#include "matrix.h"
+
+namespace fastssl::cuda {
+namespace {
+
+constexpr int kTileThreads = 128;  // two by two warps, each of 64 x 64 products
+constexpr int kWarpRows = 64;
+constexpr int kTileBytes = kTileRows * kChunkBytes;
+constexpr int kOperandBits = 12;
+
+// Numbers of an operand's row that a chunk holds.
+template <bool kSplit>
+constexpr int kDepth = kSplit ? kChunkHalves / 2 : kChunkHalves;
+
+// One matrix as the kernels see it.
+struct Side {
+  const char* operand;
+  const float* factor;
+  const int64_t *ids, *ranges;  // null: no ids
+  int32_t count, tiles;
+};
+struct Problem {
+  Side query, key;
+  const float* scale;
+  int64_t row_bytes;
+  int32_t chunks, positive;
+  bool symmetric, unit;
+};
+
+// What turns a sum of products of operands into a logit.
+struct Logits {
+  float value;   // the logit
+  float binary;  // its exponent of 2
+  float shift;   // the largest such exponent, where `constant`
+  bool constant;
+};
+FASTSSL_DEVICE Logits logits_of(const Problem& p) {
+  const float scale = *p.scale, factor = *p.query.factor * *p.key.factor, binary = scale * core::kLog2E;
+  return {scale * factor, binary * factor, binary < 0 ? -binary : binary, p.unit && core::constant_shift(scale)};
+}
+
+FASTSSL_DEVICE float infinity() { return __builtin_inff(); }
+
+struct Lane {
+  int32_t lane, warp;
+  // The first of the rows and columns that a fragment of C has in this lane.
+  FASTSSL_DEVICE int32_t row() const { return lane / 4; }
+  FASTSSL_DEVICE int32_t column() const { return lane % 4 * 2; }
+};
+FASTSSL_DEVICE Lane this_lane() { return {grid::thread() % 32, grid::thread() / 32}; }
+
+// Where a unit of a row is, of a chunk that begins at `base`.
+FASTSSL_DEVICE uint32_t unit_at(uint32_t base, int32_t row, int32_t unit) {
+  return base + uint32_t(row) * kChunkBytes + (uint32_t(unit ^ (row & 7)) << 4);
+}
+
+// Copies one chunk of `kRows` rows to `to`.
+template <int kRows, int kThreads>
+FASTSSL_DEVICE void load_chunk(uint32_t to, const char* from, int64_t row_bytes) {
+  const int32_t unit = grid::thread() % 8, first = grid::thread() / 8;
+  FASTSSL_UNROLL_ALL
+  for (int i = 0; i < kRows * 8 / kThreads; ++i) {
+    const int32_t row = first + i * (kThreads / 8);
+    grid::copy_async(unit_at(to, row, unit), from + row * row_bytes + unit * 16);
+  }
+}
+
+// Fragments of 16 rows by 16 columns from rows that lie along the sum: of A from `row` on, and of B, two of 8 columns, from
+// the 16 rows that are its columns.
+FASTSSL_DEVICE void load_left(uint32_t (&a)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
+  grid::load_matrices(a, unit_at(base, row + lane % 16, unit + lane / 16));
+}
+FASTSSL_DEVICE void load_right(uint32_t (&b)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
+  grid::load_matrices(b, unit_at(base, row + lane % 8 + lane / 16 * 8, unit + lane / 8 % 2));
+}
+// The same from rows that lie across it: a row is a term of the sum.
+FASTSSL_DEVICE void load_left_across(uint32_t (&a)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
+  grid::load_transposed(a, unit_at(base, row + lane % 8 + lane / 16 * 8, unit + lane / 8 % 2));
+}
+FASTSSL_DEVICE void load_right_across(uint32_t (&b)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
+  grid::load_transposed(b, unit_at(base, row + lane % 16, unit + lane / 16));
+}
+
+// A warp's 64 x 64 sums: [of 16 rows][of 8 columns][C's fragment].
+using Sums = float[4][8][4];
+
+FASTSSL_DEVICE void clear(Sums& sums) {
+  FASTSSL_UNROLL_ALL
+  for (int i = 0; i < 4; ++i) {
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < 8; ++j) {
+      FASTSSL_UNROLL_ALL
+      for (int e = 0; e < 4; ++e) sums[i][j][e] = 0;
+    }
+  }
+}
+
+// Adds a chunk's products. left(a, i, unit) and right(b, j, unit) load the fragments of the i-th 16 rows and the j-th 16 columns;
+// `unit` counts 8 numbers along the sum from the chunk's beginning, remainders behind the leading parts.
+template <bool kSplit, typename Left, typename Right>
+FASTSSL_DEVICE void multiply_chunk(Sums& sums, const Left& left, const Right& right) {
+  if constexpr (!kSplit) {
+    FASTSSL_UNROLL_ALL
+    for (int k = 0; k < kChunkHalves / 16; ++k) {
+      uint32_t a[4][4], b[4][4];
+      FASTSSL_UNROLL_ALL
+      for (int i = 0; i < 4; ++i) left(a[i], i, 2 * k);
+      FASTSSL_UNROLL_ALL
+      for (int j = 0; j < 4; ++j) right(b[j], j, 2 * k);
+      FASTSSL_UNROLL_ALL
+      for (int i = 0; i < 4; ++i) {
+        FASTSSL_UNROLL_ALL
+        for (int j = 0; j < 8; ++j) grid::multiply_add(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+      }
+    }
+  } else {
+    constexpr int kRemainders = 4;  // units from a leading part to its remainder
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < 4; ++j) {
+      float part[4][2][4] = {};
+      FASTSSL_UNROLL_ALL
+      for (int k = 0; k < 2; ++k) {
+        uint32_t a[4], rest_a[4], b[4], rest_b[4];
+        right(b, j, 2 * k);
+        right(rest_b, j, 2 * k + kRemainders);
+        FASTSSL_UNROLL_ALL
+        for (int i = 0; i < 4; ++i) {
+          left(rest_a, i, 2 * k + kRemainders);
+          left(a, i, 2 * k);
+          FASTSSL_UNROLL_ALL
+          for (int n = 0; n < 2; ++n) {
+            grid::multiply_add(part[i][n], rest_a, b[2 * n], b[2 * n + 1]);
+            grid::multiply_add(part[i][n], a, rest_b[2 * n], rest_b[2 * n + 1]);
+          }
+          FASTSSL_UNROLL_ALL
+          for (int n = 0; n < 2; ++n) grid::multiply_add(part[i][n], a, b[2 * n], b[2 * n + 1]);
+        }
+      }
+      FASTSSL_UNROLL_ALL
+      for (int i = 0; i < 4; ++i) {
+        FASTSSL_UNROLL_ALL
+        for (int n = 0; n < 2; ++n) {
+          FASTSSL_UNROLL_ALL
+          for (int e = 0; e < 4; ++e) sums[i][2 * j + n][e] += part[i][n][e];
+        }
+      }
+    }
+  }
+}
+
+// The products of a chunk of 128 rows with one of 128 columns, both in shared memory along the sum.
+template <bool kSplit>
+FASTSSL_DEVICE void multiply_rows(Sums& sums, uint32_t rows, uint32_t columns) {
+  const Lane at = this_lane();
+  const int32_t row = at.warp / 2 * kWarpRows, column = at.warp % 2 * kWarpRows;
+  multiply_chunk<kSplit>(
+      sums, [&](uint32_t(&a)[4], int i, int unit) { load_left(a, rows, row + 16 * i, unit, at.lane); },
+      [&](uint32_t(&b)[4], int j, int unit) { load_right(b, columns, column + 16 * j, unit, at.lane); });
+}
+
+// Calls f(row, column, sum) for each sum of this thread; rows and columns are counted from the tile's first.
+template <typename F>
+FASTSSL_DEVICE void for_each_sum(Sums& sums, const F& f) {
+  const Lane at = this_lane();
+  FASTSSL_UNROLL_ALL
+  for (int i = 0; i < 4; ++i) {
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < 8; ++j) {
+      FASTSSL_UNROLL_ALL
+      for (int e = 0; e < 4; ++e)
+        f(at.warp / 2 * kWarpRows + 16 * i + e / 2 * 8 + at.row(), at.warp % 2 * kWarpRows + 8 * j + at.column() + e % 2,
+          sums[i][j][e]);
+    }
+  }
+}
+
+// --- what a tile has to look at ------------------------------------------------------------------------------------------
+
+// Of `rows` queries from `row` on and `columns` keys from `column` on.
+struct Tile {
+  int32_t row, column;
+  bool edge, ids;               // some are not there; some may share an id
+  bool positives, transposed;  // some may be positives; the same with queries and keys exchanged
+
+  FASTSSL_DEVICE bool masked() const { return edge || ids; }
+};
+
+// Whether [a, a + length) and [b, b + length) meet on a ring of `ring`.
+FASTSSL_DEVICE bool meet(int32_t a, int32_t b, int32_t length, int32_t ring) {
+  const int32_t ahead = b >= a ? b - a : b - a + ring, behind = ahead ? ring - ahead : 0;
+  return ahead < length || behind < length;
+}
+
+// kTileRows queries from `row` on, and `columns` keys, as many at most, from `column` on.
+FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column, int32_t columns) {
+  Tile tile{row, column, false, false, false, false};
+  tile.edge = row + kTileRows > p.query.count || column + columns > p.key.count;
+  if (p.query.ids != nullptr) {
+    const int64_t* const a = p.query.ranges + row / kTileRows * 2;
+    const int64_t* const b = p.key.ranges + column / kTileRows * 2;
+    tile.ids = a[0] <= b[1] && b[0] <= a[1];
+  }
+  return tile;
+}
+// `both`: the tile stands for the one on the other side of the diagonal, too.
+FASTSSL_DEVICE void look_for_positives(const Problem& p, Tile& tile, bool both) {
+  if (p.positive < 0) return;
+  const int32_t keys = p.key.count;
+  tile.positives = meet(core::positive_of(tile.row, p.positive, keys), tile.column, kTileRows, keys);
+  tile.transposed = both && meet(core::positive_of(tile.column, p.positive, keys), tile.row, kTileRows, keys);
+}
+
+FASTSSL_DEVICE bool allowed(const Problem& p, int32_t i, int32_t j) {
+  return i < p.query.count && j < p.key.count && (p.query.ids == nullptr || p.query.ids[i] != p.key.ids[j]);
+}
+
+}  // namespace
+}  // namespace fastssl::cuda
