@@ -18,7 +18,7 @@ namespace fastssl::cuda {
 namespace {
 
 constexpr int kWeightBits = 14;
-constexpr int kSteps = 512;  // column tiles after which sums go to memory: the matrix units cut off what they add
+constexpr int kSteps = 512;  // of 64 keys, after which sums go to memory: the matrix units cut off what they add
 
 // Weights of pairs, times 2^kWeightBits.
 struct PairWeights {
@@ -29,13 +29,15 @@ struct PairWeights {
   FASTSSL_DEVICE float plain(float product, float row, float column) const {
     return grid::power_of_two(core::fused(product, logits.binary, float(kWeightBits) - logits.shift)) * (row + column);
   }
+  // Where each sum has its own.
+  FASTSSL_DEVICE float shifted(float product, float row, float of_row, float column, float of_column) const {
+    const float exponent = core::fused(product, logits.binary, float(kWeightBits));
+    return grid::power_of_two(exponent - of_row) * row + grid::power_of_two(exponent - of_column) * column;
+  }
   FASTSSL_DEVICE float general(const Problem& p, bool masked, float product, int32_t i, int32_t j) const {
     if (masked && !allowed(p, i, j)) return 0;
     if (logits.constant) return plain(product, row_weight[i], column_weight[j]);
-    const float exponent = product * logits.binary;
-    const float row = grid::power_of_two(exponent - row_shift[i]) * row_weight[i];
-    const float column = grid::power_of_two(exponent - column_shift[j]) * column_weight[j];
-    return (row + column) * (1 << kWeightBits);
+    return shifted(product, row_weight[i], row_shift[i], column_weight[j], column_shift[j]);
   }
 };
 
@@ -47,76 +49,109 @@ struct PairWeights {
 template <int kDim>
 struct FusedKernel {
   static constexpr int kThreads = kTileThreads, kBlocks = kDim > 64 ? 2 : 3;
-  static constexpr int kChunks = kDim / kChunkHalves;
+  static constexpr int kChunks = kDim / kChunkHalves, kRowBytes = kChunks * kChunkBytes;
   static constexpr int kKeyChunk = kFusedKeys * kChunkBytes, kStage = kChunks * kKeyChunk;
-  static constexpr int kShared = 2 * kStage + 2 * kFusedKeys * int(sizeof(float));
+  static constexpr int kWeightBytes = (kTileRows + 2 * kFusedKeys + 4) * int(sizeof(float));
   static_assert(2 * kStage == kChunks * kTileBytes, "the queries pass through the memory of the keys");
 
   Problem problem;
   PairWeights weights;  // logits: filled in by the kernel
   int32_t splits;
+  int32_t first, steps;  // of 64 keys each
+  bool add;              // to what is there
   float* partial;
 
+  // Operands of the queries for so many times 16 dimensions stay in registers; the others, which do not fit, are read from shared
+  // memory each time, 16 bytes a thread.
+  static constexpr int kHeld = kDim > 64 ? kDim / 16 - 1 : kDim / 16, kOthers = kDim / 16 - kHeld;
+  static constexpr int kShared = 2 * kStage + kWeightBytes + 2 * kOthers * kThreads * 16;
+  using Queries = uint32_t[2][kHeld][4];
   using Gradient = float[2][kDim / 8][4];
 
+  FASTSSL_DEVICE int32_t tile() const { return int32_t(grid::block()) / splits; }
+  FASTSSL_DEVICE int32_t split() const { return int32_t(grid::block()) % splits; }
+
   FASTSSL_DEVICE void operator()() const {
-    const int32_t tile = int32_t(grid::block() / splits), split = int32_t(grid::block() % splits);
-    const int64_t items = int64_t(problem.key.tiles) * (kTileRows / kFusedKeys);
-    const auto first = int32_t(items * split / splits), last = int32_t(items * (split + 1) / splits);
     PairWeights own = weights;
     own.logits = logits_of(problem);
-    const Lane at = this_lane();
     const uint32_t base = grid::shared_base();
+    Queries queries;
+    load_queries(queries);
+    Gradient gradient;
+    FASTSSL_UNROLL_ALL
+    for (int i = 0; i < kDim; ++i) gradient[i / (kDim / 2)][i / 4 % (kDim / 8)][i % 4] = 0;
 
-    uint32_t queries[2][kDim / 16][4];
-    const char* const rows = problem.query.operand + int64_t(tile) * kTileRows * problem.row_bytes;
+    int32_t item = first + int32_t(int64_t(steps) * split() / splits);
+    // What is not needed while the matrix units work waits in shared memory: every register is taken.
+    auto* const bounds = reinterpret_cast<int32_t*>(shared_weights() + kTileRows + 2 * kFusedKeys);
+    if (grid::thread() == 0) {
+      bounds[0] = first + int32_t(int64_t(steps) * (split() + 1) / splits);
+      bounds[1] = tile() * kTileRows;
+    }
+    grid::barrier();
+    if (item < bounds[0]) load(item, uint32_t(item) % 2);
+    for (; item < bounds[0]; ++item) {
+      grid::wait_copies<0>();
+      grid::barrier();
+      const uint32_t stage = uint32_t(item) % 2;
+      if (item + 1 < bounds[0]) load(item + 1, stage ^ 1);
+      const Tile keys = tile_at(problem, bounds[1], item * kFusedKeys, kFusedKeys);
+      if (own.logits.constant && !keys.masked()) {
+        add_keys<true>(own, keys, queries, gradient, base + stage * kStage, stage);
+      } else {
+        add_keys<false>(own, keys, queries, gradient, base + stage * kStage, stage);
+      }
+    }
+    store(gradient);
+  }
+
+  struct alignas(16) Fragment {
+    uint32_t word[4];
+  };
+  // This thread's part of the fragment of the i-th 16 queries and the k-th 16 dimensions.
+  FASTSSL_DEVICE Fragment* other_query(int i, int k) const {
+    return reinterpret_cast<Fragment*>(grid::shared() + 2 * kStage + kWeightBytes) + (i * kOthers + k - kHeld) * kThreads + grid::thread();
+  }
+
+  // The operands of the warp's queries, and the weights of the block's.
+  FASTSSL_DEVICE void load_queries(Queries& queries) const {
+    const Lane lane = this_lane();
+    const uint32_t base = grid::shared_base();
+    const char* const rows = problem.query.operand + int64_t(tile()) * kTileRows * kRowBytes;
     FASTSSL_UNROLL_ALL
     for (int c = 0; c < kChunks; ++c)
-      load_chunk<kTileRows, kThreads>(base + c * kTileBytes, rows + c * kChunkBytes, problem.row_bytes);
+      load_chunk<kTileRows, kThreads>(base + c * kTileBytes, rows + c * kChunkBytes, kRowBytes);
     grid::commit_copies();
+    shared_weights()[grid::thread()] = weights.row_weight[tile() * kTileRows + grid::thread()];
     grid::wait_copies<0>();
     grid::barrier();
+    const uint32_t own_rows = left(base + uint32_t(lane.warp * 32) * kChunkBytes, lane.lane);
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < 2; ++i) {
       FASTSSL_UNROLL_ALL
-      for (int k = 0; k < kDim / 16; ++k)
-        load_left(queries[i][k], base + k / 4 * kTileBytes, at.warp * 32 + 16 * i, k % 4 * 2, at.lane);
-    }
-    grid::barrier();
-
-    int32_t begin = first;
-    do {
-      const int32_t end = core::smaller(begin + kSteps, last);
-      Gradient gradient;
-      FASTSSL_UNROLL_ALL
-      for (int i = 0; i < kDim; ++i) gradient[i / (kDim / 2)][i / 4 % (kDim / 8)][i % 4] = 0;
-      if (begin < end) load(begin, 0);
-      for (int32_t item = begin; item < end; ++item) {
-        const int32_t stage = (item - begin) % 2;
-        grid::wait_copies<0>();
-        grid::barrier();
-        if (item + 1 < end) load(item + 1, stage ^ 1);
-        const Tile keys = tile_at(problem, tile * kTileRows, item * kFusedKeys, kFusedKeys);
-        if (own.logits.constant && !keys.masked()) {
-          add_keys<true>(own, keys, queries, gradient, base + uint32_t(stage) * kStage, stage);
-        } else {
-          add_keys<false>(own, keys, queries, gradient, base + uint32_t(stage) * kStage, stage);
-        }
+      for (int k = 0; k < kDim / 16; ++k) {
+        Fragment fragment;
+        grid::load_matrices(fragment.word, at(own_rows + k / 4 * kTileBytes, 16 * i, k % 4 * 2));
+        if (k >= kHeld) *other_query(i, k) = fragment;
+        if (k >= kHeld) continue;
+        FASTSSL_UNROLL_ALL
+        for (int e = 0; e < 4; ++e) queries[i][k][e] = fragment.word[e];
       }
-      store(gradient, tile, split, begin != first);
-      grid::barrier();
-      begin = end;
-    } while (begin < last);
+    }
+    grid::barrier();  // the keys come to the same place
   }
 
-  FASTSSL_DEVICE void load(int32_t item, int32_t stage) const {
+  // Of the queries, and behind them of two times 64 keys.
+  FASTSSL_DEVICE float* shared_weights() const { return reinterpret_cast<float*>(grid::shared() + 2 * kStage); }
+
+  FASTSSL_DEVICE void load(int32_t item, uint32_t stage) const {
     const uint32_t base = grid::shared_base();
-    const char* const from = problem.key.operand + int64_t(item) * kFusedKeys * problem.row_bytes;
+    const char* const from = problem.key.operand + int64_t(item) * kFusedKeys * kRowBytes;
     FASTSSL_UNROLL_ALL
     for (int c = 0; c < kChunks; ++c)
-      load_chunk<kFusedKeys, kThreads>(base + uint32_t(stage) * kStage + c * kKeyChunk, from + c * kChunkBytes, problem.row_bytes);
+      load_chunk<kFusedKeys, kThreads>(base + stage * kStage + c * kKeyChunk, from + c * kChunkBytes, kRowBytes);
     if (grid::thread() < kFusedKeys / 4)
-      grid::copy_async(base + 2 * kStage + uint32_t(stage) * (kFusedKeys * 4) + uint32_t(grid::thread()) * 16,
+      grid::copy_async(base + 2 * kStage + (kTileRows + stage * kFusedKeys) * 4 + uint32_t(grid::thread()) * 16,
                        weights.column_weight + int64_t(item) * kFusedKeys + grid::thread() * 4);
     grid::commit_copies();
   }
@@ -124,85 +159,130 @@ struct FusedKernel {
   using Products = float[2][2][4];
 
   // 32 queries times 16 keys.
-  FASTSSL_DEVICE void products_of(Products& products, const uint32_t (&queries)[2][kDim / 16][4], uint32_t keys, int32_t from,
-                                  int32_t lane) const {
+  FASTSSL_DEVICE void products_of(Products& products, const Queries& queries, uint32_t keys) const {
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < 16; ++i) products[i / 8][i / 4 % 2][i % 4] = 0;
     FASTSSL_UNROLL_ALL
     for (int k = 0; k < kDim / 16; ++k) {
       uint32_t b[4];
-      load_right(b, keys + k / 4 * kKeyChunk, from, k % 4 * 2, lane);
+      grid::load_matrices(b, at(keys + k / 4 * kKeyChunk, 0, k % 4 * 2));
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 2; ++i) {
-        grid::multiply_add(products[i][0], queries[i][k], b[0], b[1]);
-        grid::multiply_add(products[i][1], queries[i][k], b[2], b[3]);
+        Fragment a;
+        if (k < kHeld) {
+          FASTSSL_UNROLL_ALL
+          for (int e = 0; e < 4; ++e) a.word[e] = queries[i][k < kHeld ? k : 0][e];
+        } else {
+          a = *other_query(i, k);
+        }
+        grid::multiply_add(products[i][0], a.word, b[0], b[1]);
+        grid::multiply_add(products[i][1], a.word, b[2], b[3]);
       }
     }
   }
 
   template <bool kPlain>
-  FASTSSL_DEVICE void add_keys(const PairWeights& own, const Tile& tile, const uint32_t (&queries)[2][kDim / 16][4],
-                               Gradient& gradient, uint32_t keys, int32_t stage) const {
-    const Lane at = this_lane();
-    const auto* const column_weight =
-        reinterpret_cast<const float*>(grid::shared() + 2 * kStage) + stage * kFusedKeys;
-    const int32_t row = tile.row + at.warp * 32 + at.row();
-    float row_weight[4];
-    FASTSSL_UNROLL_ALL
-    for (int r = 0; r < 4; ++r) row_weight[r] = kPlain ? own.row_weight[row + 8 * r] : 0;
-    Products products[2];
-    products_of(products[0], queries, keys, 0, at.lane);
+  FASTSSL_DEVICE void add_keys(const PairWeights& own, const Tile& tile, const Queries& queries,
+                               Gradient& gradient, uint32_t keys, uint32_t stage) const {
+    const Lane lane = this_lane_again();
+    const uint32_t along = right(keys, lane.lane), across = right_across(keys, lane.lane);
+    const float* const row_weight = shared_weights() + lane.warp * 32 + lane.row();
+    const float* const column_weight = shared_weights() + kTileRows + stage * kFusedKeys + lane.column();
+    Products products;
+    if constexpr (!kPlain) {
+      FASTSSL_UNROLL(1)
+      for (int s = 0; s < kFusedKeys / 16; ++s) {
+        uint32_t pairs[2][4];
+        const uint32_t mask = tile.masked() ? mask_of(tile, 16 * s) : ~0u;
+        products_of(products, queries, at(along, 16 * s, 0));
+        pair_up<kPlain>(own, tile, mask, products, row_weight, column_weight, 16 * s, pairs);
+        add_product(gradient, pairs, at(across, 16 * s, 0));
+      }
+      return;
+    }
+    // While the matrix units add 16 keys' part, the weights of the next 16 are computed.
+    uint32_t pairs[2][2][4];
+    products_of(products, queries, along);
+    pair_up<kPlain>(own, tile, ~0u, products, row_weight, column_weight, 0, pairs[0]);
     FASTSSL_UNROLL_ALL
     for (int s = 0; s < kFusedKeys / 16; ++s) {
-      if (s + 1 < kFusedKeys / 16) products_of(products[(s + 1) % 2], queries, keys, 16 * (s + 1), at.lane);
-      Products& p = products[s % 2];
-      // C's fragment of the first product is A's of the second.
-      uint32_t pair[2][4];
+      const bool more = s + 1 < kFusedKeys / 16;
+      grid::warp_barrier();
+      if (more) products_of(products, queries, at(along, 16 * (s + 1), 0));
+      add_product(gradient, pairs[s % 2], at(across, 16 * s, 0));
+      if (more) pair_up<kPlain>(own, tile, ~0u, products, row_weight, column_weight, 16 * (s + 1), pairs[(s + 1) % 2]);
+    }
+  }
+
+  // Adds the product of the weights with 16 keys.
+  FASTSSL_DEVICE void add_product(Gradient& gradient, const uint32_t (&pairs)[2][4], uint32_t keys) const {
+    FASTSSL_UNROLL_ALL
+    for (int d = 0; d < kDim / 16; ++d) {
+      uint32_t b[4];
+      grid::load_transposed(b, at(keys + d / 4 * kKeyChunk, 0, d % 4 * 2));
       FASTSSL_UNROLL_ALL
-      for (int n = 0; n < 2; ++n) {
-        const int32_t column = 16 * s + 8 * n + at.column();
-        const float first = column_weight[column], second = column_weight[column + 1];
-        FASTSSL_UNROLL_ALL
-        for (int i = 0; i < 2; ++i) {
-          FASTSSL_UNROLL_ALL
-          for (int r = 0; r < 2; ++r) {
-            float w[2];
-            if constexpr (kPlain) {
-              w[0] = own.plain(p[i][n][2 * r], row_weight[2 * i + r], first);
-              w[1] = own.plain(p[i][n][2 * r + 1], row_weight[2 * i + r], second);
-            } else {
-              const int32_t query = row + 16 * i + 8 * r, key = tile.column + column;
-              w[0] = own.general(problem, tile.masked(), p[i][n][2 * r], query, key);
-              w[1] = own.general(problem, tile.masked(), p[i][n][2 * r + 1], query, key + 1);
-            }
-            pair[i][2 * n + r] = grid::pack_halves(w[0], w[1]);
-          }
-        }
+      for (int i = 0; i < 2; ++i) {
+        grid::multiply_add(gradient[i][2 * d], pairs[i], b[0], b[1]);
+        grid::multiply_add(gradient[i][2 * d + 1], pairs[i], b[2], b[3]);
       }
+    }
+  }
+
+  // Which of this thread's 16 products of 32 queries and 16 keys are of pairs that are allowed, in the order of the loops below.
+  FASTSSL_DEVICE uint32_t mask_of(const Tile& tile, int32_t from) const {
+    const Lane lane = this_lane_again();
+    uint32_t mask = 0;
+    FASTSSL_UNROLL(1)
+    for (int32_t e = 0; e < 16; ++e) {
+      const int32_t query = tile.row + lane.warp * 32 + lane.row() + e / 2 % 4 * 8;
+      const int32_t key = tile.column + from + e / 8 * 8 + lane.column() + e % 2;
+      mask |= uint32_t(allowed(problem, query, key)) << e;
+    }
+    return mask;
+  }
+
+  // Weights of 32 queries and 16 keys: the fragment of C of the first product, made one of A of the second.
+  template <bool kPlain>
+  FASTSSL_DEVICE void pair_up(const PairWeights& own, const Tile& tile, uint32_t mask, const Products& products,
+                              const float* row_weight, const float* column_weight, int32_t from, uint32_t (&pairs)[2][4]) const {
+    const Lane lane = this_lane_again();
+    FASTSSL_UNROLL_ALL
+    for (int n = 0; n < 2; ++n) {
       FASTSSL_UNROLL_ALL
-      for (int d = 0; d < kDim / 16; ++d) {
-        uint32_t b[4];
-        load_right_across(b, keys + d / 4 * kKeyChunk, 16 * s, d % 4 * 2, at.lane);
+      for (int i = 0; i < 2; ++i) {
         FASTSSL_UNROLL_ALL
-        for (int i = 0; i < 2; ++i) {
-          grid::multiply_add(gradient[i][2 * d], pair[i], b[0], b[1]);
-          grid::multiply_add(gradient[i][2 * d + 1], pair[i], b[2], b[3]);
+        for (int r = 0; r < 2; ++r) {
+          float w[2];
+          FASTSSL_UNROLL_ALL
+          for (int e = 0; e < 2; ++e) {
+            const float row = row_weight[16 * i + 8 * r], column = column_weight[from + 8 * n + e];
+            w[e] = products[i][n][2 * r + e];
+            if (kPlain || own.logits.constant) {
+              w[e] = own.plain(w[e], row, column);
+            } else {
+              const int32_t query = tile.row + lane.warp * 32 + lane.row() + 16 * i + 8 * r;
+              const int32_t key = tile.column + from + 8 * n + lane.column() + e;
+              w[e] = own.shifted(w[e], row, own.row_shift[query], column, own.column_shift[key]);
+            }
+            if (!kPlain && !(mask >> (8 * n + 4 * i + 2 * r + e) & 1u)) w[e] = 0;
+          }
+          pairs[i][2 * n + r] = grid::pack_halves(w[0], w[1]);
         }
       }
     }
   }
 
-  FASTSSL_DEVICE void store(const Gradient& gradient, int32_t tile, int32_t split, bool add) const {
-    const Lane at = this_lane();
+  FASTSSL_DEVICE void store(const Gradient& gradient) const {
+    const Lane lane = this_lane();
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < 2; ++i) {
       FASTSSL_UNROLL_ALL
       for (int r = 0; r < 2; ++r) {
-        const int64_t row = int64_t(split) * problem.query.tiles * kTileRows + tile * kTileRows + at.warp * 32 + 16 * i + 8 * r +
-                            at.row();
-        float* const to = partial + row * kDim + at.column();
+        const int64_t row = (int64_t(split()) * problem.query.tiles + tile()) * kTileRows + lane.warp * 32 + 16 * i + 8 * r + lane.row();
+        float* const to = partial + row * kDim + lane.column();
         FASTSSL_UNROLL_ALL
         for (int d = 0; d < kDim / 8; ++d) {
+          FASTSSL_UNROLL_ALL
           for (int e = 0; e < 2; ++e) to[8 * d + e] = (add ? to[8 * d + e] : 0) + gradient[i][d][2 * r + e];
         }
       }

@@ -121,8 +121,12 @@ void run_fused(const ContrastiveJob& job, const BackwardPlan& plan, const Proble
                grid::Stream stream) {
   const auto launch = [&](const Problem& of, const SideLayout& rows, const SideLayout& columns) {
     if (rows.splits == 0) return;
-    grid::launch(FusedKernel<kDim>{of, pair_weights(rows, columns, workspace), rows.splits, workspace.floats(rows.partial)},
-                 int64_t(rows.tiles) * rows.splits, FusedKernel<kDim>::kShared, stream);
+    const int32_t steps = columns.tiles * (kTileRows / kFusedKeys), most = kSteps * rows.splits;
+    for (int32_t first = 0; first < steps; first += most) {
+      const FusedKernel<kDim> kernel{of, pair_weights(rows, columns, workspace), rows.splits, first,
+                                     core::smaller(most, steps - first), first > 0, workspace.floats(rows.partial)};
+      grid::launch(kernel, int64_t(rows.tiles) * rows.splits, FusedKernel<kDim>::kShared, stream);
+    }
   };
   launch(problem, plan.query, plan.key);
   if (job.symmetric) return;

@@ -54,14 +54,14 @@ struct PanelKernel {
     }
     PairWeights own = weights;
     own.logits = logits_of(problem);
-    const Tile at = tile_at(problem, row_tile * kTileRows, column_tile * kTileRows, kTileRows);
-    if (own.logits.constant && !at.masked()) {
+    const Tile tile = tile_at(problem, row_tile * kTileRows, column_tile * kTileRows, kTileRows);
+    if (own.logits.constant && !tile.masked()) {
       for_each_sum(sums, [&](int32_t row, int32_t column, float& sum) {
-        sum = own.plain(sum, own.row_weight[at.row + row], own.column_weight[at.column + column]);
+        sum = own.plain(sum, own.row_weight[tile.row + row], own.column_weight[tile.column + column]);
       });
     } else {
       for_each_sum(sums, [&](int32_t row, int32_t column, float& sum) {
-        sum = own.general(problem, at.masked(), sum, at.row + row, at.column + column);
+        sum = own.general(problem, tile.masked(), sum, tile.row + row, tile.column + column);
       });
     }
     store(sums, row_tile - panel.query, column_tile - panel.key);
@@ -132,12 +132,12 @@ struct ProductKernel {
   int64_t row_bytes;
   int32_t chunks, wide;  // of an operand's row: chunks, and tiles of 128 dimensions
 
-  // Of rows that lie across the sum: where the chunk is that holds number `place` of a row; which row has the terms of a unit along
-  // the sum; and which unit of it the number, or its remainder.
-  static FASTSSL_DEVICE uint32_t across_at(uint32_t base, int32_t place) { return base + uint32_t(place / kTerms) * kAcrossChunk; }
-  static FASTSSL_DEVICE int32_t terms_of(int unit) { return unit % (kTerms / 8) * 8; }
-  static FASTSSL_DEVICE int32_t unit_of(int32_t place, int unit) {
-    return place % kTerms / 8 + unit / (kTerms / 8) * (kTerms / 8);
+  // Of rows that lie across the sum: the chunk that holds their number `from`, a multiple of 64; and, counted from there, the fragment of
+  // number `number` on with terms of `unit`, which for remainders are another unit of the same row.
+  static FASTSSL_DEVICE uint32_t across_at(uint32_t place, int32_t from) { return place + uint32_t(from / kTerms) * kAcrossChunk; }
+  static FASTSSL_DEVICE uint32_t place_of(uint32_t place, int number, int unit) {
+    const int remainder = unit / (kTerms / 8) * (kTerms / 8);
+    return at(across_at(place, number), unit % (kTerms / 8) * 8, number % kTerms / 8 + remainder);
   }
 
   FASTSSL_DEVICE void operator()() const {
@@ -171,21 +171,20 @@ struct ProductKernel {
       grid::commit_copies();
     };
 
-    const Lane at = this_lane();
-    const int32_t row = at.warp / 2 * kWarpRows, column = at.warp % 2 * kWarpRows;
+    const Lane lane = this_lane();
+    const int32_t row = lane.warp / 2 * kWarpRows, column = lane.warp % 2 * kWarpRows;
     const auto multiply = [&](Sums& sums, int32_t item, int32_t stage) {
-      const uint32_t left = left_at + uint32_t(stage) * kTileBytes, right = right_at + uint32_t(stage) * kTileBytes;
-      const auto of_right = [&](uint32_t(&b)[4], int j, int unit) {
-        load_right_across(b, across_at(right, column + 16 * j), terms_of(unit), unit_of(column + 16 * j, unit), at.lane);
-      };
+      const uint32_t left_stage = left_at + uint32_t(stage) * kTileBytes;
+      const uint32_t terms = across_at(right_across(right_at + uint32_t(stage) * kTileBytes, lane.lane), column);
+      const auto load_right = [&](uint32_t(&b)[4], int j, int unit) { grid::load_transposed(b, place_of(terms, 16 * j, unit)); };
       if (is_across(item)) {
-        const auto of_left = [&](uint32_t(&a)[4], int i, int unit) {
-          load_left_across(a, across_at(left, row + 16 * i), terms_of(unit), unit_of(row + 16 * i, unit), at.lane);
-        };
-        multiply_chunk<kSplit>(sums, of_left, of_right);
+        const uint32_t rows = across_at(left_across(left_stage, lane.lane), row);
+        const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_transposed(a, place_of(rows, 16 * i, unit)); };
+        multiply_chunk<kSplit>(sums, load_left, load_right);
       } else {
-        const auto of_left = [&](uint32_t(&a)[4], int i, int unit) { load_left(a, left, row + 16 * i, unit, at.lane); };
-        multiply_chunk<kSplit>(sums, of_left, of_right);
+        const uint32_t rows = left(left_stage + uint32_t(row) * kChunkBytes, lane.lane);
+        const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_matrices(a, at(rows, 16 * i, unit)); };
+        multiply_chunk<kSplit>(sums, load_left, load_right);
       }
     };
 

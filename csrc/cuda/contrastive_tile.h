@@ -70,6 +70,10 @@ struct Lane {
   FASTSSL_DEVICE int32_t row() const { return lane / 4; }
   FASTSSL_DEVICE int32_t column() const { return lane % 4 * 2; }
 };
+FASTSSL_DEVICE Lane this_lane_again() {
+  const int32_t thread = grid::thread_again();
+  return {thread % 32, thread / 32};
+}
 FASTSSL_DEVICE Lane this_lane() { return {grid::thread() % 32, grid::thread() / 32}; }
 
 // Where a unit of a row is, of a chunk that begins at `base`.
@@ -80,28 +84,25 @@ FASTSSL_DEVICE uint32_t unit_at(uint32_t base, int32_t row, int32_t unit) {
 // Copies one chunk of `kRows` rows to `to`.
 template <int kRows, int kThreads>
 FASTSSL_DEVICE void load_chunk(uint32_t to, const char* from, int64_t row_bytes) {
-  const int32_t unit = grid::thread() % 8, first = grid::thread() / 8;
+  constexpr int kStep = kThreads / 8;  // rows at once: a multiple of 8, so that a unit's place is the same in all of a thread's
+  const int32_t thread = grid::thread_again(), unit = thread % 8, first = thread / 8;
+  const uint32_t place = unit_at(to, first, unit);
+  const char* const own = from + first * row_bytes + unit * 16;
   FASTSSL_UNROLL_ALL
-  for (int i = 0; i < kRows * 8 / kThreads; ++i) {
-    const int32_t row = first + i * (kThreads / 8);
-    grid::copy_async(unit_at(to, row, unit), from + row * row_bytes + unit * 16);
-  }
+  for (int i = 0; i < kRows / kStep; ++i) grid::copy_async(place + i * (kStep * kChunkBytes), own + (i * kStep) * row_bytes);
 }
 
-// Fragments of 16 rows by 16 columns from rows that lie along the sum: of A from `row` on, and of B, two of 8 columns, from
-// the 16 rows that are its columns.
-FASTSSL_DEVICE void load_left(uint32_t (&a)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
-  grid::load_matrices(a, unit_at(base, row + lane % 16, unit + lane / 16));
+// Fragments of A (16 x 16) and of B (16 x 16, two of 8 columns), whose rows or columns lie along the sum, or across it: then a row in
+// memory is a term of the sum. left() and right() say where this lane finds its row of a fragment at the beginning of a chunk; at()
+// moves that by rows, of which eight at a time, and units, of which two at a time, in two instructions.
+FASTSSL_DEVICE uint32_t left(uint32_t chunk, int32_t lane) { return unit_at(chunk, lane % 16, lane / 16); }
+FASTSSL_DEVICE uint32_t right(uint32_t chunk, int32_t lane) {
+  return unit_at(chunk, lane % 8 + lane / 16 * 8, lane / 8 % 2);
 }
-FASTSSL_DEVICE void load_right(uint32_t (&b)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
-  grid::load_matrices(b, unit_at(base, row + lane % 8 + lane / 16 * 8, unit + lane / 8 % 2));
-}
-// The same from rows that lie across it: a row is a term of the sum.
-FASTSSL_DEVICE void load_left_across(uint32_t (&a)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
-  grid::load_transposed(a, unit_at(base, row + lane % 8 + lane / 16 * 8, unit + lane / 8 % 2));
-}
-FASTSSL_DEVICE void load_right_across(uint32_t (&b)[4], uint32_t base, int32_t row, int32_t unit, int32_t lane) {
-  grid::load_transposed(b, unit_at(base, row + lane % 16, unit + lane / 16));
+FASTSSL_DEVICE uint32_t left_across(uint32_t chunk, int32_t lane) { return right(chunk, lane); }
+FASTSSL_DEVICE uint32_t right_across(uint32_t chunk, int32_t lane) { return left(chunk, lane); }
+FASTSSL_DEVICE uint32_t at(uint32_t place, int32_t rows, int32_t unit) {
+  return (place ^ uint32_t(unit << 4)) + uint32_t(rows * kChunkBytes);
 }
 
 // A warp's 64 x 64 sums: [of 16 rows][of 8 columns][C's fragment].
@@ -118,18 +119,18 @@ FASTSSL_DEVICE void clear(Sums& sums) {
   }
 }
 
-// Adds a chunk's products. left(a, i, unit) and right(b, j, unit) load the fragments of the i-th 16 rows and the j-th 16 columns;
+// Adds a chunk's products. load_left(a, i, unit) and load_right(b, j, unit) load the fragments of the i-th 16 rows and the j-th 16 columns;
 // `unit` counts 8 numbers along the sum from the chunk's beginning, remainders behind the leading parts.
 template <bool kSplit, typename Left, typename Right>
-FASTSSL_DEVICE void multiply_chunk(Sums& sums, const Left& left, const Right& right) {
+FASTSSL_DEVICE void multiply_chunk(Sums& sums, const Left& load_left, const Right& load_right) {
   if constexpr (!kSplit) {
     FASTSSL_UNROLL_ALL
     for (int k = 0; k < kChunkHalves / 16; ++k) {
       uint32_t a[4][4], b[4][4];
       FASTSSL_UNROLL_ALL
-      for (int i = 0; i < 4; ++i) left(a[i], i, 2 * k);
+      for (int i = 0; i < 4; ++i) load_left(a[i], i, 2 * k);
       FASTSSL_UNROLL_ALL
-      for (int j = 0; j < 4; ++j) right(b[j], j, 2 * k);
+      for (int j = 0; j < 4; ++j) load_right(b[j], j, 2 * k);
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 4; ++i) {
         FASTSSL_UNROLL_ALL
@@ -144,12 +145,12 @@ FASTSSL_DEVICE void multiply_chunk(Sums& sums, const Left& left, const Right& ri
       FASTSSL_UNROLL_ALL
       for (int k = 0; k < 2; ++k) {
         uint32_t a[4], rest_a[4], b[4], rest_b[4];
-        right(b, j, 2 * k);
-        right(rest_b, j, 2 * k + kRemainders);
+        load_right(b, j, 2 * k);
+        load_right(rest_b, j, 2 * k + kRemainders);
         FASTSSL_UNROLL_ALL
         for (int i = 0; i < 4; ++i) {
-          left(rest_a, i, 2 * k + kRemainders);
-          left(a, i, 2 * k);
+          load_left(rest_a, i, 2 * k + kRemainders);
+          load_left(a, i, 2 * k);
           FASTSSL_UNROLL_ALL
           for (int n = 0; n < 2; ++n) {
             grid::multiply_add(part[i][n], rest_a, b[2 * n], b[2 * n + 1]);
@@ -174,11 +175,12 @@ FASTSSL_DEVICE void multiply_chunk(Sums& sums, const Left& left, const Right& ri
 // The products of a chunk of 128 rows with one of 128 columns, both in shared memory along the sum.
 template <bool kSplit>
 FASTSSL_DEVICE void multiply_rows(Sums& sums, uint32_t rows, uint32_t columns) {
-  const Lane at = this_lane();
-  const int32_t row = at.warp / 2 * kWarpRows, column = at.warp % 2 * kWarpRows;
+  const Lane own = this_lane();
+  const uint32_t row = left(rows + uint32_t(own.warp / 2 * kWarpRows) * kChunkBytes, own.lane);
+  const uint32_t column = right(columns + uint32_t(own.warp % 2 * kWarpRows) * kChunkBytes, own.lane);
   multiply_chunk<kSplit>(
-      sums, [&](uint32_t(&a)[4], int i, int unit) { load_left(a, rows, row + 16 * i, unit, at.lane); },
-      [&](uint32_t(&b)[4], int j, int unit) { load_right(b, columns, column + 16 * j, unit, at.lane); });
+      sums, [&](uint32_t(&a)[4], int i, int unit) { grid::load_matrices(a, at(row, 16 * i, unit)); },
+      [&](uint32_t(&b)[4], int j, int unit) { grid::load_matrices(b, at(column, 16 * j, unit)); });
 }
 
 // Calls f(row, column, sum) for each sum of this thread; rows and columns are counted from the tile's first.
