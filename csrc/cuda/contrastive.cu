@@ -10,6 +10,9 @@ GridSize grid_size(int device) {
   check(cudaDeviceGetAttribute(&size.multiprocessors, cudaDevAttrMultiProcessorCount, device), "counting multiprocessors");
   check(cudaDeviceGetAttribute(&size.shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
         "asking for the size of shared memory");
+  int major = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for the compute capability");
+  size.newer = major >= 10;
   return size;
 }
 

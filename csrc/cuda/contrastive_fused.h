@@ -61,10 +61,12 @@ struct FusedKernel {
   bool add;              // to what is there
   float* partial;
 
-  // Operands of the queries for so many times 16 dimensions stay in registers; the others, which do not fit, are read from shared
-  // memory each time, 16 bytes a thread.
-  static constexpr int kHeld = kDim > 64 ? kDim / 16 - 1 : kDim / 16, kOthers = kDim / 16 - kHeld;
-  static constexpr int kShared = 2 * kStage + kWeightBytes + 2 * kOthers * kThreads * 16;
+  // Operands of the queries for kHeld times 16 dimensions stay in registers; the others, which do not fit, are read from shared
+  // memory each time, 16 bytes a thread. Without that, and where a warp_barrier() more or less stands, the compiler spills.
+  static constexpr int others(bool newer) { return kDim > 64 ? (newer ? 4 : 1) : 0; }
+  static constexpr int kOthers = others(grid::kFewer > 0), kHeld = kDim / 16 - kOthers;
+  // newer: of compute capability 10 and above.
+  static constexpr int shared(bool newer) { return 2 * kStage + kWeightBytes + 2 * others(newer) * kThreads * 16; }
   using Queries = uint32_t[2][kHeld][4];
   using Gradient = float[2][kDim / 8][4];
 
@@ -87,15 +89,18 @@ struct FusedKernel {
     if (grid::thread() == 0) {
       bounds[0] = first + int32_t(int64_t(steps) * (split() + 1) / splits);
       bounds[1] = tile() * kTileRows;
+      bounds[2] = own.logits.constant;
     }
     grid::barrier();
     if (item < bounds[0]) load(item, uint32_t(item) % 2);
-    for (; item < bounds[0]; ++item) {
+    while (item < bounds[0]) {
       grid::wait_copies<0>();
       grid::barrier();
       const uint32_t stage = uint32_t(item) % 2;
-      if (item + 1 < bounds[0]) load(item + 1, stage ^ 1);
-      const Tile keys = tile_at(problem, bounds[1], item * kFusedKeys, kFusedKeys);
+      ++item;
+      if (item < bounds[0]) load(item, stage ^ 1);
+      const Tile keys = tile_at(problem, bounds[1], (item - 1) * kFusedKeys, kFusedKeys);
+      own.logits.constant = bounds[2];
       if (own.logits.constant && !keys.masked()) {
         add_keys<true>(own, keys, queries, gradient, base + stage * kStage, stage);
       } else {

@@ -125,7 +125,7 @@ void run_fused(const ContrastiveJob& job, const BackwardPlan& plan, const Proble
     for (int32_t first = 0; first < steps; first += most) {
       const FusedKernel<kDim> kernel{of, pair_weights(rows, columns, workspace), rows.splits, first,
                                      core::smaller(most, steps - first), first > 0, workspace.floats(rows.partial)};
-      grid::launch(kernel, int64_t(rows.tiles) * rows.splits, FusedKernel<kDim>::kShared, stream);
+      grid::launch(kernel, int64_t(rows.tiles) * rows.splits, FusedKernel<kDim>::shared(plan.newer), stream);
     }
   };
   launch(problem, plan.query, plan.key);

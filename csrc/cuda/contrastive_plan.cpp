@@ -120,6 +120,7 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
   } else {
     place(plan.key, job.key);
   }
+  plan.newer = grid.newer;
   plan.fused = !job.split() && job.dimensions <= kMostFused;
   const int32_t rows = plan.query.tiles, columns = plan.key.tiles;
   if (!plan.fused) {

@@ -44,6 +44,7 @@ struct ContrastiveJob {
 struct GridSize {
   int multiprocessors = 1;
   int shared_bytes = 100 * 1024;  // of a multiprocessor
+  bool newer = false;             // of compute capability 10 and above
 };
 
 // Of one matrix, offsets in bytes.
@@ -75,7 +76,7 @@ struct ForwardPlan {
 
 struct BackwardPlan {
   SideLayout query, key;
-  bool fused = false;
+  bool fused = false, newer = false;
   // Otherwise weights of panel_queries x panel_keys tiles are stored as float16 and multiplied from there.
   int32_t panel_queries = 0, panel_keys = 0;
   int64_t weights = 0;  // offset
