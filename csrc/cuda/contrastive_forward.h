@@ -17,7 +17,8 @@ namespace {
 // Sums     of a thread over its 16 columns of a tile, of a block over its part, then of all parts (SumsKernel): the order is fixed.
 template <bool kSplit>
 struct ForwardKernel {
-  static constexpr int kThreads = kTileThreads, kBlocks = 2;
+  static constexpr int kThreads = kTileThreads<kSplit>, kBlocks = kTileBlocks<kSplit>;
+  static constexpr int kColumns = kWarpColumns<kSplit> / 8;  // fragments of them
 
   Problem problem;
   int32_t height, strips, segments;
@@ -88,7 +89,7 @@ struct ForwardKernel {
     int32_t stage = 0;
     while (item < end) {
       const int32_t next = list.next(item + 1, end);
-      Sums products;
+      Sums<kSplit> products;
       clear(products);
       for (int32_t chunk = 0; chunk < problem.chunks; ++chunk) {
         grid::wait_copies<0>();
@@ -116,12 +117,12 @@ struct ForwardKernel {
   }
 
   // Takes a tile's products into the sums. `into`: where its sums over columns go; null: nowhere.
-  FASTSSL_DEVICE void add_tile(const Logits& logits, const Tile& at, Sums& products, RowSums& sums, float* into, bool add) const {
+  FASTSSL_DEVICE void add_tile(const Logits& logits, const Tile& at, Sums<kSplit>& products, RowSums& sums, float* into, bool add) const {
     if (logits.constant && !at.masked() && !at.positives && !at.transposed) {
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 4; ++i) {
         FASTSSL_UNROLL_ALL
-        for (int j = 0; j < 8; ++j) {
+        for (int j = 0; j < kColumns; ++j) {
           FASTSSL_UNROLL_ALL
           for (int e = 0; e < 4; ++e)
             products[i][j][e] = grid::power_of_two(core::fused(products[i][j][e], logits.binary, -logits.shift));
@@ -133,7 +134,7 @@ struct ForwardKernel {
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 4; ++i) {
         FASTSSL_UNROLL_ALL
-        for (int j = 0; j < 8; ++j) {
+        for (int j = 0; j < kColumns; ++j) {
           FASTSSL_UNROLL_ALL
           for (int e = 0; e < 4; ++e) products[i][j][e] = grid::power_of_two(products[i][j][e] - logits.shift);
         }
@@ -145,7 +146,7 @@ struct ForwardKernel {
       for (int r = 0; r < 2; ++r) {
         float sum = 0;
         FASTSSL_UNROLL_ALL
-        for (int j = 0; j < 8; ++j) sum += products[i][j][2 * r] + products[i][j][2 * r + 1];
+        for (int j = 0; j < kColumns; ++j) sum += products[i][j][2 * r] + products[i][j][2 * r + 1];
         sums.sum[i][r] += sum;
       }
     }
@@ -153,9 +154,9 @@ struct ForwardKernel {
   }
 
   // Keeps the positives, and makes exponents of 2 of the products; -infinity where a pair is left out.
-  FASTSSL_DEVICE void look(const Logits& logits, const Tile& at, Sums& products) const {
+  FASTSSL_DEVICE void look(const Logits& logits, const Tile& at, Sums<kSplit>& products) const {
     const int32_t queries = problem.query.count, keys = problem.key.count;
-    for_each_sum(products, [&](int32_t row, int32_t column, float& product) {
+    for_each_sum<kSplit>(products, [&](int32_t row, int32_t column, float& product) {
       const int32_t i = at.row + row, j = at.column + column;
       if (at.positives && i < queries && j == core::positive_of(i, problem.positive, keys))
         positives[i] = product * logits.value;
@@ -166,19 +167,19 @@ struct ForwardKernel {
   }
 
   // Sums whose shift grows with the largest exponent that was met.
-  FASTSSL_DEVICE void add_shifted(Sums& exponents, RowSums& sums) const {
+  FASTSSL_DEVICE void add_shifted(Sums<kSplit>& exponents, RowSums& sums) const {
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < 4; ++i) {
       FASTSSL_UNROLL_ALL
       for (int r = 0; r < 2; ++r) {
         float largest = sums.shift[i][r];
         FASTSSL_UNROLL_ALL
-        for (int j = 0; j < 8; ++j)
+        for (int j = 0; j < kColumns; ++j)
           largest = core::larger(largest, core::larger(exponents[i][j][2 * r], exponents[i][j][2 * r + 1]));
         const float shift = largest == -infinity() ? 0 : largest;
         float sum = 0;
         FASTSSL_UNROLL_ALL
-        for (int j = 0; j < 8; ++j)
+        for (int j = 0; j < kColumns; ++j)
           sum += grid::power_of_two(exponents[i][j][2 * r] - shift) + grid::power_of_two(exponents[i][j][2 * r + 1] - shift);
         sums.sum[i][r] = core::fused(sums.sum[i][r], grid::power_of_two(sums.shift[i][r] - shift), sum);
         sums.shift[i][r] = largest;
@@ -191,37 +192,48 @@ struct ForwardKernel {
   }
 
   // Sums over the tile's rows, of each of its columns. The eight lanes that share columns halve what they have to add three times.
-  FASTSSL_DEVICE void store_columns(const Sums& products, float* into, bool add) const {
-    const Lane at = this_lane();
-    float sum[16];
+  FASTSSL_DEVICE void store_columns(const Sums<kSplit>& products, float* into, bool add) const {
+    const Lane lane = this_lane();
+    constexpr int kAll = 2 * kColumns, kLeft = kAll / 8;
+    float sum[kAll];
     FASTSSL_UNROLL_ALL
-    for (int j = 0; j < 16; ++j) {
+    for (int j = 0; j < kAll; ++j) {
       sum[j] = 0;
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 4; ++i) sum[j] += products[i][j / 2][j % 2] + products[i][j / 2][j % 2 + 2];
     }
-    FASTSSL_UNROLL_ALL
-    for (int half = 8; half >= 2; half /= 2) {
-      const bool upper = at.lane & 2 * half;
-      FASTSSL_UNROLL_ALL
-      for (int j = 0; j < half; ++j) {
-        const float given = upper ? sum[j] : sum[j + half], kept = upper ? sum[j + half] : sum[j];
-        sum[j] = kept + grid::shuffle_xor(given, 2 * half);
-      }
-    }
+    halve<kAll / 2, 16>(sum, lane.lane);
+    halve<kAll / 4, 8>(sum, lane.lane);
+    halve<kAll / 8, 4>(sum, lane.lane);
     float* const shared = shared_sums();
-    float* const mine = shared + at.warp / 2 * kTileRows + at.warp % 2 * kWarpRows + at.row() * 8 + at.column();
-    mine[0] = sum[0];
-    mine[1] = sum[1];
+    FASTSSL_UNROLL_ALL
+    for (int i = 0; i < kLeft; ++i) {
+      const int32_t j = lane.row() * kLeft + i;
+      shared[warp_row<kSplit>(lane) / kWarpRows * kTileRows + warp_column<kSplit>(lane) + j / 2 * 8 + lane.column() + j % 2] = sum[i];
+    }
     grid::barrier();
     const int32_t column = grid::thread();
+    if (column >= kTileRows) return;
     const float total = shared[column] + shared[kTileRows + column];
     into[column] = add ? into[column] + total : total;
   }
 
+  // Of twice kHalf sums keeps those that this lane's bit of kMask says, with the other lane's added.
+  template <int kHalf, int kMask, int kAll>
+  static FASTSSL_DEVICE void halve(float (&sum)[kAll], int32_t lane) {
+    const bool upper = lane & kMask;
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < kHalf; ++j) {
+      const float given = upper ? sum[j] : sum[j + kHalf], kept = upper ? sum[j + kHalf] : sum[j];
+      sum[j] = kept + grid::shuffle_xor(given, kMask);
+    }
+  }
+
   FASTSSL_DEVICE void store_rows(const Logits& logits, RowSums& sums, int32_t tile, int32_t segment) const {
-    const Lane at = this_lane();
+    const Lane lane = this_lane();
+    constexpr int kAcross = kWarpsAcross<kSplit>;
     float* const shared = shared_sums();
+    float* const shared_shifts = shared + kAcross * kTileRows;
     grid::barrier();  // the sums over columns have been read
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < 4; ++i) {
@@ -230,34 +242,35 @@ struct ForwardKernel {
         float sum = sums.sum[i][r], shift = sums.shift[i][r];
         FASTSSL_UNROLL_ALL
         for (int mask = 1; mask <= 2; mask *= 2) {
-          const float other = grid::shuffle_xor(sum, mask);
-          if (logits.constant) {
-            sum += other;
-          } else {
-            join(sum, shift, other, grid::shuffle_xor(shift, mask));
-          }
+          const float other = grid::shuffle_xor(sum, mask), other_shift = grid::shuffle_xor(shift, mask);
+          add_sums(logits, sum, shift, other, other_shift);
         }
-        const int32_t row = at.warp / 2 * kWarpRows + 16 * i + 8 * r + at.row();
-        if (at.lane % 4 == 0) {
-          shared[at.warp % 2 * kTileRows + row] = sum;
-          shared[(2 + at.warp % 2) * kTileRows + row] = shift;
+        const int32_t row = lane.warp % kAcross * kTileRows + warp_row<kSplit>(lane) + 16 * i + 8 * r + lane.row();
+        if (lane.lane % 4 == 0) {
+          shared[row] = sum;
+          shared_shifts[row] = shift;
         }
       }
     }
     grid::barrier();
     const int32_t row = grid::thread();
-    float sum = shared[row], shift = shared[2 * kTileRows + row];
-    if (logits.constant) {
-      sum += shared[kTileRows + row];
-    } else {
-      join(sum, shift, shared[kTileRows + row], shared[3 * kTileRows + row]);
-    }
+    if (row >= kTileRows) return;
+    float sum = shared[row], shift = shared_shifts[row];
+    for (int i = 1; i < kAcross; ++i)
+      add_sums(logits, sum, shift, shared[i * kTileRows + row], shared_shifts[i * kTileRows + row]);
     const int64_t to = (int64_t(segment) * problem.query.tiles + tile) * kTileRows + row;
     row_sums[to] = sum;
     row_shifts[to] = shift;
   }
 
- public:
+  static FASTSSL_DEVICE void add_sums(const Logits& logits, float& sum, float& shift, float other, float other_shift) {
+    if (logits.constant) {
+      sum += other;
+    } else {
+      join(sum, shift, other, other_shift);
+    }
+  }
+
   // The sum of two sums, each of its own shift.
   static FASTSSL_DEVICE void join(float& sum, float& shift, float other, float other_shift) {
     const float largest = core::larger(shift, other_shift), base = largest == -infinity() ? 0 : largest;

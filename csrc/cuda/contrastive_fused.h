@@ -48,7 +48,7 @@ struct PairWeights {
 //          product with the last 16 is under way.
 template <int kDim>
 struct FusedKernel {
-  static constexpr int kThreads = kTileThreads, kBlocks = kDim > 64 ? 2 : 3;
+  static constexpr int kThreads = 128, kBlocks = kDim > 64 ? 2 : 3;
   static constexpr int kChunks = kDim / kChunkHalves, kRowBytes = kChunks * kChunkBytes;
   static constexpr int kKeyChunk = kFusedKeys * kChunkBytes, kStage = kChunks * kKeyChunk;
   static constexpr int kWeightBytes = (kTileRows + 2 * kFusedKeys + 4) * int(sizeof(float));

@@ -75,7 +75,7 @@ void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const Forwa
                  grid::Stream stream) {
   prepare<kSplit>(job, plan.query, plan.key, workspace, stream);
   const Problem problem = problem_of(job, plan.query, plan.key, workspace);
-  const int shared = forward_shared(plan.resident, problem.chunks);
+  const int shared = forward_shared(job, plan.resident);
   float* const row_sums = workspace.floats(plan.row_sums);
   float* const row_shifts = workspace.floats(plan.row_shifts);
   float* const column_sums = workspace.floats(plan.column_sums);

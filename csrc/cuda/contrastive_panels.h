@@ -22,7 +22,7 @@ struct Panel {
 // Launch   a block a tile of the panel.
 template <bool kSplit>
 struct PanelKernel {
-  static constexpr int kThreads = kTileThreads, kBlocks = 2;
+  static constexpr int kThreads = kTileThreads<kSplit>, kBlocks = kTileBlocks<kSplit>;
   static constexpr int kShared = 4 * kTileBytes;
 
   Problem problem;
@@ -42,7 +42,7 @@ struct PanelKernel {
       load_chunk<kTileRows, kThreads>(columns_at + stage, columns + chunk * kChunkBytes, problem.row_bytes);
       grid::commit_copies();
     };
-    Sums sums;
+    Sums<kSplit> sums;
     clear(sums);
     load(0);
     for (int32_t chunk = 0; chunk < problem.chunks; ++chunk) {
@@ -56,11 +56,11 @@ struct PanelKernel {
     own.logits = logits_of(problem);
     const Tile tile = tile_at(problem, row_tile * kTileRows, column_tile * kTileRows, kTileRows);
     if (own.logits.constant && !tile.masked()) {
-      for_each_sum(sums, [&](int32_t row, int32_t column, float& sum) {
+      for_each_sum<kSplit>(sums, [&](int32_t row, int32_t column, float& sum) {
         sum = own.plain(sum, own.row_weight[tile.row + row], own.column_weight[tile.column + column]);
       });
     } else {
-      for_each_sum(sums, [&](int32_t row, int32_t column, float& sum) {
+      for_each_sum<kSplit>(sums, [&](int32_t row, int32_t column, float& sum) {
         sum = own.general(problem, tile.masked(), sum, tile.row + row, tile.column + column);
       });
     }
@@ -68,18 +68,19 @@ struct PanelKernel {
   }
 
   // Two lanes that are neighbours exchange halves of two fragments, so that each has four columns of one of them.
-  FASTSSL_DEVICE void store(const Sums& sums, int32_t row_tile, int32_t column_tile) const {
-    const Lane at = this_lane();
-    const bool odd = at.lane % 2;
+  FASTSSL_DEVICE void store(const Sums<kSplit>& sums, int32_t row_tile, int32_t column_tile) const {
+    const Lane lane = this_lane_again();
+    const bool odd = lane.lane % 2;
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < 4; ++i) {
       FASTSSL_UNROLL_ALL
       for (int r = 0; r < 2; ++r) {
-        const int64_t row = int64_t(row_tile) * kTileRows + at.warp / 2 * kWarpRows + 16 * i + 8 * r + at.row();
+        const int64_t row = int64_t(row_tile) * kTileRows + warp_row<kSplit>(lane) + 16 * i + 8 * r + lane.row();
         char* const to = panel.weights + row * panel.row_bytes;
         FASTSSL_UNROLL_ALL
-        for (int j = 0; j < 8; j += 2) {
-          const int32_t column = column_tile * kTileRows + at.warp % 2 * kWarpRows + 8 * (j + odd) + at.column() / 4 * 4;
+        for (int j = 0; j < kWarpColumns<kSplit> / 8; j += 2) {
+          const int32_t column =
+              column_tile * kTileRows + warp_column<kSplit>(lane) + 8 * (j + odd) + lane.column() / 4 * 4;
           uint32_t part[2];
           FASTSSL_UNROLL_ALL
           for (int n = 0; n < 2; ++n) part[n] = grid::pack_halves(sums[i][j + n][2 * r], sums[i][j + n][2 * r + 1]);
@@ -121,7 +122,7 @@ struct Product {
 // Launch   row tiles * dimension tiles * splits blocks of 4 warps.
 template <bool kSplit>
 struct ProductKernel {
-  static constexpr int kThreads = kTileThreads, kBlocks = 2;
+  static constexpr int kThreads = kTileThreads<kSplit>, kBlocks = kTileBlocks<kSplit>;
   static constexpr int kTerms = kDepth<kSplit>;                // rows of the other side at once
   static constexpr int kAcross = kTileRows / kTerms;           // chunks that hold 128 numbers
   static constexpr int kAcrossChunk = kTerms * kChunkBytes;    // bytes of one of them
@@ -132,12 +133,31 @@ struct ProductKernel {
   int64_t row_bytes;
   int32_t chunks, wide;  // of an operand's row: chunks, and tiles of 128 dimensions
 
-  // Of rows that lie across the sum: the chunk that holds their number `from`, a multiple of 64; and, counted from there, the fragment of
+  // Of rows that lie across the sum: the chunk that holds their number `from`, a multiple of kTerms; and, counted from there, the fragment of
   // number `number` on with terms of `unit`, which for remainders are another unit of the same row.
   static FASTSSL_DEVICE uint32_t across_at(uint32_t place, int32_t from) { return place + uint32_t(from / kTerms) * kAcrossChunk; }
   static FASTSSL_DEVICE uint32_t place_of(uint32_t place, int number, int unit) {
     const int remainder = unit / (kTerms / 8) * (kTerms / 8);
     return at(across_at(place, number), unit % (kTerms / 8) * 8, number % kTerms / 8 + remainder);
+  }
+
+  // The products of what was loaded for `item`; kAcrossLeft: the weights lie across the sum.
+  template <bool kAcrossLeft>
+  static FASTSSL_DEVICE void multiply_item(Sums<kSplit>& sums, int32_t item) {
+    const Lane lane = this_lane_again();
+    const int32_t row = warp_row<kSplit>(lane), column = warp_column<kSplit>(lane);
+    const uint32_t left_stage = grid::shared_base() + uint32_t(item % 2) * kTileBytes;
+    const uint32_t terms = across_at(right_across(left_stage + 2 * kTileBytes, lane.lane), column);
+    const auto load_right = [&](uint32_t(&b)[4], int j, int unit) { grid::load_transposed(b, place_of(terms, 16 * j, unit)); };
+    if constexpr (kAcrossLeft) {
+      const uint32_t rows = across_at(left_across(left_stage, lane.lane), row);
+      const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_transposed(a, place_of(rows, 16 * i, unit)); };
+      multiply_chunk<kSplit>(sums, load_left, load_right);
+    } else {
+      const uint32_t rows = left(left_stage + uint32_t(row) * kChunkBytes, lane.lane);
+      const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_matrices(a, at(rows, 16 * i, unit)); };
+      multiply_chunk<kSplit>(sums, load_left, load_right);
+    }
   }
 
   FASTSSL_DEVICE void operator()() const {
@@ -153,7 +173,8 @@ struct ProductKernel {
     const uint32_t left_at = grid::shared_base(), right_at = left_at + 2 * kTileBytes;
     // Whether the weights of this tile with the rows of `item` lie across.
     const auto is_across = [&](int32_t item) { return product.of_keys || (panel.diagonal && item / kAcross < tile); };
-    const auto load = [&](int32_t item, int32_t stage) {
+    const auto load = [&](int32_t item) {
+      const int32_t stage = item % 2;
       const uint32_t left = left_at + uint32_t(stage) * kTileBytes, right = right_at + uint32_t(stage) * kTileBytes;
       if (is_across(item)) {
         const char* const from = panel.weights + int64_t(item) * kTerms * panel.row_bytes + tile * kAcross * kChunkBytes;
@@ -171,43 +192,53 @@ struct ProductKernel {
       grid::commit_copies();
     };
 
-    const Lane lane = this_lane();
-    const int32_t row = lane.warp / 2 * kWarpRows, column = lane.warp % 2 * kWarpRows;
-    const auto multiply = [&](Sums& sums, int32_t item, int32_t stage) {
-      const uint32_t left_stage = left_at + uint32_t(stage) * kTileBytes;
-      const uint32_t terms = across_at(right_across(right_at + uint32_t(stage) * kTileBytes, lane.lane), column);
-      const auto load_right = [&](uint32_t(&b)[4], int j, int unit) { grid::load_transposed(b, place_of(terms, 16 * j, unit)); };
-      if (is_across(item)) {
-        const uint32_t rows = across_at(left_across(left_stage, lane.lane), row);
-        const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_transposed(a, place_of(rows, 16 * i, unit)); };
-        multiply_chunk<kSplit>(sums, load_left, load_right);
-      } else {
-        const uint32_t rows = left(left_stage + uint32_t(row) * kChunkBytes, lane.lane);
-        const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_matrices(a, at(rows, 16 * i, unit)); };
-        multiply_chunk<kSplit>(sums, load_left, load_right);
-      }
-    };
-
-    Sums sums;
+    Sums<kSplit> sums;
     clear(sums);
-    if (begin < end) load(begin, 0);
-    for (int32_t item = begin; item < end; ++item) {
-      const int32_t stage = (item - begin) % 2;
+    if (begin < end) load(begin);
+    const auto next = [&](int32_t item) {
       grid::wait_copies<0>();
       grid::barrier();
-      if (item + 1 < end) load(item + 1, stage ^ 1);
-      multiply(sums, item, stage);
+      if (item + 1 < end) load(item + 1);
+    };
+    int32_t item = begin;
+    for (; item < end && is_across(item); ++item) {
+      next(item);
+      multiply_item<true>(sums, item);
+    }
+    for (; item < end; ++item) {
+      next(item);
+      multiply_item<false>(sums, item);
     }
 
-    const int32_t dimensions = chunks * kTerms, first_tile = product.of_keys ? panel.key : panel.query;
-    float* const to = product.partial +
-                      (int64_t(split) * product.tiles + first_tile + tile) * kTileRows * dimensions + dimension * kTileRows;
-    for_each_sum(sums, [&](int32_t i, int32_t d, float sum) {
-      if (dimension * kTileRows + d >= dimensions) return;
-      float& out = to[int64_t(i) * dimensions + d];
-      out = product.add ? out + sum : sum;
-    });
+    store(sums);
   }
+
+  FASTSSL_DEVICE void store(const Sums<kSplit>& sums) const {
+    const Lane lane = this_lane_again();
+    const auto block = int32_t(grid::block());
+    const int32_t split = block % product.splits, dimension = block / product.splits % wide * kTileRows;
+    const int32_t tile = (product.of_keys ? panel.key : panel.query) + block / product.splits / wide;
+    const int32_t dimensions = chunks * kTerms;
+    float* const first = product.partial + (int64_t(split) * product.tiles + tile) * kTileRows * dimensions + dimension;
+    FASTSSL_UNROLL_ALL
+    for (int i = 0; i < 8; ++i) {
+      grid::warp_barrier();
+      float* const row = first + int64_t(warp_row<kSplit>(lane) + 8 * i + lane.row()) * dimensions;
+      FASTSSL_UNROLL_ALL
+      for (int j = 0; j < kWarpColumns<kSplit> / 8; ++j) {
+        const int32_t column = warp_column<kSplit>(lane) + 8 * j + lane.column();
+        if (dimension + column >= dimensions) continue;
+        Pair* const to = reinterpret_cast<Pair*>(row + column);
+        Pair pair = product.add ? *to : Pair{{0, 0}};
+        for (int e = 0; e < 2; ++e) pair.value[e] += sums[i / 2][j][i % 2 * 2 + e];
+        *to = pair;
+      }
+    }
+  }
+
+  struct alignas(8) Pair {
+    float value[2];
+  };
 };
 
 }  // namespace

@@ -6,9 +6,7 @@ namespace fastssl::cuda {
 
 namespace {
 
-constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kTileBytes = kTileRows * kChunkBytes;
-constexpr int kSumsBytes = 4 * kTileRows * int(sizeof(float));
 constexpr int32_t kMostSlots = 128;    // of column sums: 512 bytes a row
 constexpr int32_t kMostSegments = 64;
 constexpr int32_t kMostSplits = 16;
@@ -43,6 +41,10 @@ void place_side(SideLayout& side, const ContrastiveJob& job, const RowMatrix& ro
   side.ranges = places.take(rows.ids ? side.tiles * 2 * int64_t(sizeof(int64_t)) : 0);
 }
 
+// Blocks of eight warps or of four: eight warps take all registers of a multiprocessor.
+int blocks_of(const ContrastiveJob& job) { return job.split() ? 1 : 2; }
+int64_t slots_of(const ContrastiveJob& job, const GridSize& grid) { return int64_t(grid.multiprocessors) * blocks_of(job); }
+
 // How many blocks should share a row of `items` equal pieces of work, where there are `rows` of them: the least time of the fullest
 // multiprocessor. `start` is what a block costs before its first piece, in pieces.
 int32_t best_share(int64_t rows, int64_t items, int64_t slots, double start, int32_t most) {
@@ -63,8 +65,9 @@ int32_t best_share(int64_t rows, int64_t items, int64_t slots, double start, int
 int32_t ContrastiveJob::chunks() const { return up(dimensions, int32_t(split() ? kChunkHalves / 2 : kChunkHalves)); }
 int32_t ContrastiveJob::padded_dimensions() const { return chunks() * (split() ? kChunkHalves / 2 : kChunkHalves); }
 
-int forward_shared(bool resident, int32_t chunks) {
-  return (resident ? chunks : 2) * kTileBytes + 2 * kTileBytes + kSumsBytes;
+int forward_shared(const ContrastiveJob& job, bool resident) {
+  const int sums = (job.split() ? 8 : 4) * kTileRows * int(sizeof(float));  // and shifts, of two or of four warps side by side
+  return (resident ? job.chunks() : 2) * kTileBytes + 2 * kTileBytes + sums;
 }
 
 ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
@@ -77,9 +80,9 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
     place_side(plan.key, job, job.key, places);
   }
   const int32_t rows = plan.query.tiles, columns = plan.key.tiles, chunks = job.chunks();
-  const int64_t slots = int64_t(grid.multiprocessors) * kBlocksPerMultiprocessor;
-  // Held in shared memory, a row tile is read once and not once a column tile; two blocks must fit all the same.
-  plan.resident = chunks <= 2 || 2 * (forward_shared(true, chunks) + 1024) <= grid.shared_bytes;
+  const int64_t slots = slots_of(job, grid);
+  // Held in shared memory, a row tile is read once and not once a column tile; as many blocks must fit all the same.
+  plan.resident = chunks <= 2 || blocks_of(job) * (forward_shared(job, true) + 1024) <= grid.shared_bytes;
 
   const bool by_distance = job.symmetric && job.unit();
   const bool by_strip = job.columns && job.unit();
@@ -107,7 +110,7 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
 BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key) {
   BackwardPlan plan;
   Places places;
-  const int64_t slots = int64_t(grid.multiprocessors) * kBlocksPerMultiprocessor;
+  const int64_t slots = slots_of(job, grid);
   const auto place = [&](SideLayout& side, const RowMatrix& rows) {
     place_side(side, job, rows, places);
     const int64_t padded = int64_t(side.tiles) * kTileRows;

@@ -89,6 +89,6 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid);
 BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key);
 
 // Shared memory of a block, bytes.
-int forward_shared(bool resident, int32_t chunks);
+int forward_shared(const ContrastiveJob& job, bool resident);
 
 }  // namespace fastssl::cuda

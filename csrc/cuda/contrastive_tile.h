@@ -26,8 +26,16 @@
 namespace fastssl::cuda {
 namespace {
 
-constexpr int kTileThreads = 128;  // two by two warps, each of 64 x 64 products
+// Of 128 x 128 products a warp has 64 rows and a half or, where parts need registers of their own, a quarter of the columns.
+template <bool kSplit>
+constexpr int kWarpsAcross = kSplit ? 4 : 2;
+template <bool kSplit>
+constexpr int kTileThreads = 2 * kWarpsAcross<kSplit> * 32;
+template <bool kSplit>
+constexpr int kTileBlocks = kSplit ? 1 : 2;  // on a multiprocessor: eight warps take all of its registers
 constexpr int kWarpRows = 64;
+template <bool kSplit>
+constexpr int kWarpColumns = kTileRows / kWarpsAcross<kSplit>;
 constexpr int kTileBytes = kTileRows * kChunkBytes;
 constexpr int kOperandBits = 12;
 
@@ -105,95 +113,109 @@ FASTSSL_DEVICE uint32_t at(uint32_t place, int32_t rows, int32_t unit) {
   return (place ^ uint32_t(unit << 4)) + uint32_t(rows * kChunkBytes);
 }
 
-// A warp's 64 x 64 sums: [of 16 rows][of 8 columns][C's fragment].
-using Sums = float[4][8][4];
+// A thread's sums: [of 16 rows][of 8 columns][C's fragment].
+template <bool kSplit>
+using Sums = float[4][kWarpColumns<kSplit> / 8][4];
 
-FASTSSL_DEVICE void clear(Sums& sums) {
+template <int kColumns>
+FASTSSL_DEVICE void clear(float (&sums)[4][kColumns][4]) {
   FASTSSL_UNROLL_ALL
   for (int i = 0; i < 4; ++i) {
     FASTSSL_UNROLL_ALL
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < kColumns; ++j) {
       FASTSSL_UNROLL_ALL
       for (int e = 0; e < 4; ++e) sums[i][j][e] = 0;
     }
   }
 }
 
-// Adds a chunk's products. load_left(a, i, unit) and load_right(b, j, unit) load the fragments of the i-th 16 rows and the j-th 16 columns;
-// `unit` counts 8 numbers along the sum from the chunk's beginning, remainders behind the leading parts.
-template <bool kSplit, typename Left, typename Right>
-FASTSSL_DEVICE void multiply_chunk(Sums& sums, const Left& load_left, const Right& load_right) {
-  if constexpr (!kSplit) {
+// a b for 64 rows and 16 columns.
+template <int kColumns>
+FASTSSL_DEVICE void multiply(float (&sums)[4][kColumns][4], const uint32_t (&a)[4][4], const uint32_t (&b)[4], int j) {
+  FASTSSL_UNROLL_ALL
+  for (int i = 0; i < 4; ++i) {
     FASTSSL_UNROLL_ALL
-    for (int k = 0; k < kChunkHalves / 16; ++k) {
-      uint32_t a[4][4], b[4][4];
+    for (int n = 0; n < 2; ++n) grid::multiply_add(sums[i][2 * j + n], a[i], b[2 * n], b[2 * n + 1]);
+  }
+}
+
+// Adds a chunk's products. load_left(a, i, unit) and load_right(b, j, unit) load the fragments of the i-th 16 rows and the j-th 16
+// columns; `unit` counts 8 numbers along the sum from the chunk's beginning, remainders behind the leading parts.
+template <bool kSplit, typename Left, typename Right>
+FASTSSL_DEVICE void multiply_chunk(Sums<kSplit>& sums, const Left& load_left, const Right& load_right) {
+  constexpr int kColumns = kWarpColumns<kSplit> / 8, kRemainders = 4;  // units from a leading part to its remainder
+  Sums<true> part;
+  if constexpr (kSplit) clear(part);
+  FASTSSL_UNROLL_ALL
+  for (int k = 0; k < kDepth<kSplit> / 16; ++k) {
+    grid::warp_barrier();
+    uint32_t a[4][4], b[kColumns / 2][4];
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < kColumns / 2; ++j) load_right(b[j], j, 2 * k);
+    if constexpr (kSplit) {
       FASTSSL_UNROLL_ALL
-      for (int i = 0; i < 4; ++i) load_left(a[i], i, 2 * k);
+      for (int i = 0; i < 4; ++i) load_left(a[i], i, 2 * k + kRemainders);
       FASTSSL_UNROLL_ALL
-      for (int j = 0; j < 4; ++j) load_right(b[j], j, 2 * k);
-      FASTSSL_UNROLL_ALL
-      for (int i = 0; i < 4; ++i) {
-        FASTSSL_UNROLL_ALL
-        for (int j = 0; j < 8; ++j) grid::multiply_add(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+      for (int j = 0; j < kColumns / 2; ++j) multiply(part, a, b[j], j);
+    }
+    FASTSSL_UNROLL_ALL
+    for (int i = 0; i < 4; ++i) load_left(a[i], i, 2 * k);
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < kColumns / 2; ++j) {
+      if constexpr (kSplit) {
+        uint32_t rest[4];
+        load_right(rest, j, 2 * k + kRemainders);
+        multiply(part, a, rest, j);
+        multiply(part, a, b[j], j);
+      } else {
+        multiply(sums, a, b[j], j);
       }
     }
-  } else {
-    constexpr int kRemainders = 4;  // units from a leading part to its remainder
+  }
+  if constexpr (kSplit) {
     FASTSSL_UNROLL_ALL
-    for (int j = 0; j < 4; ++j) {
-      float part[4][2][4] = {};
+    for (int i = 0; i < 4; ++i) {
       FASTSSL_UNROLL_ALL
-      for (int k = 0; k < 2; ++k) {
-        uint32_t a[4], rest_a[4], b[4], rest_b[4];
-        load_right(b, j, 2 * k);
-        load_right(rest_b, j, 2 * k + kRemainders);
+      for (int j = 0; j < kColumns; ++j) {
         FASTSSL_UNROLL_ALL
-        for (int i = 0; i < 4; ++i) {
-          load_left(rest_a, i, 2 * k + kRemainders);
-          load_left(a, i, 2 * k);
-          FASTSSL_UNROLL_ALL
-          for (int n = 0; n < 2; ++n) {
-            grid::multiply_add(part[i][n], rest_a, b[2 * n], b[2 * n + 1]);
-            grid::multiply_add(part[i][n], a, rest_b[2 * n], rest_b[2 * n + 1]);
-          }
-          FASTSSL_UNROLL_ALL
-          for (int n = 0; n < 2; ++n) grid::multiply_add(part[i][n], a, b[2 * n], b[2 * n + 1]);
-        }
-      }
-      FASTSSL_UNROLL_ALL
-      for (int i = 0; i < 4; ++i) {
-        FASTSSL_UNROLL_ALL
-        for (int n = 0; n < 2; ++n) {
-          FASTSSL_UNROLL_ALL
-          for (int e = 0; e < 4; ++e) sums[i][2 * j + n][e] += part[i][n][e];
-        }
+        for (int e = 0; e < 4; ++e) sums[i][j][e] += part[i][j][e];
       }
     }
   }
 }
 
+// Where a warp's products begin in the tile.
+template <bool kSplit>
+FASTSSL_DEVICE int32_t warp_row(const Lane& lane) {
+  return lane.warp / kWarpsAcross<kSplit> * kWarpRows;
+}
+template <bool kSplit>
+FASTSSL_DEVICE int32_t warp_column(const Lane& lane) {
+  return lane.warp % kWarpsAcross<kSplit> * kWarpColumns<kSplit>;
+}
+
 // The products of a chunk of 128 rows with one of 128 columns, both in shared memory along the sum.
 template <bool kSplit>
-FASTSSL_DEVICE void multiply_rows(Sums& sums, uint32_t rows, uint32_t columns) {
-  const Lane own = this_lane();
-  const uint32_t row = left(rows + uint32_t(own.warp / 2 * kWarpRows) * kChunkBytes, own.lane);
-  const uint32_t column = right(columns + uint32_t(own.warp % 2 * kWarpRows) * kChunkBytes, own.lane);
+FASTSSL_DEVICE void multiply_rows(Sums<kSplit>& sums, uint32_t rows, uint32_t columns) {
+  const Lane own = this_lane_again();
+  const uint32_t row = left(rows + uint32_t(warp_row<kSplit>(own)) * kChunkBytes, own.lane);
+  const uint32_t column = right(columns + uint32_t(warp_column<kSplit>(own)) * kChunkBytes, own.lane);
   multiply_chunk<kSplit>(
       sums, [&](uint32_t(&a)[4], int i, int unit) { grid::load_matrices(a, at(row, 16 * i, unit)); },
       [&](uint32_t(&b)[4], int j, int unit) { grid::load_matrices(b, at(column, 16 * j, unit)); });
 }
 
 // Calls f(row, column, sum) for each sum of this thread; rows and columns are counted from the tile's first.
-template <typename F>
-FASTSSL_DEVICE void for_each_sum(Sums& sums, const F& f) {
-  const Lane at = this_lane();
+template <bool kSplit, typename F>
+FASTSSL_DEVICE void for_each_sum(Sums<kSplit>& sums, const F& f) {
+  const Lane own = this_lane_again();
   FASTSSL_UNROLL_ALL
   for (int i = 0; i < 4; ++i) {
     FASTSSL_UNROLL_ALL
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < kWarpColumns<kSplit> / 8; ++j) {
       FASTSSL_UNROLL_ALL
       for (int e = 0; e < 4; ++e)
-        f(at.warp / 2 * kWarpRows + 16 * i + e / 2 * 8 + at.row(), at.warp % 2 * kWarpRows + 8 * j + at.column() + e % 2,
+        f(warp_row<kSplit>(own) + 16 * i + e / 2 * 8 + own.row(), warp_column<kSplit>(own) + 8 * j + own.column() + e % 2,
           sums[i][j][e]);
     }
   }
