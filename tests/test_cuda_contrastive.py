@@ -96,8 +96,9 @@ def to_device(case: Case, device: str) -> Case:
     return replace(case, **moved)
 
 
-def compare(case: Case, device: str, **grid) -> dict[str, Tensor]:
-    """Runs the kernels, and holds every result against the reference."""
+def compare(case: Case, device: str, briefs: tuple[int, ...] = (), **grid) -> dict[str, Tensor]:
+    """Runs the kernels, and holds every result against the reference. `briefs`: queries of zeros, whose gradients, 1e12 times as
+    large as others', are compared by themselves."""
     plain = reference.with_gradients(case.to(case.query.dtype))
     exact = reference.with_gradients(case.to(torch.float64))
     with kernels(**grid):
@@ -110,27 +111,47 @@ def compare(case: Case, device: str, **grid) -> dict[str, Tensor]:
         assert ours[name].dtype == dtype
         finite = torch.isfinite(wanted)
         assert torch.equal(ours[name].double()[~finite], wanted[~finite]), f"{name}: {ours[name]}, {wanted}"
-        if not finite.any():
-            continue
-        off = (ours[name].double() - wanted)[finite].abs().max()
-        off_plain = (plain[name].double() - wanted)[finite].abs().max()
-        assert torch.isfinite(off), name
-        floor = torch.finfo(dtype).eps * wanted[finite].abs().max() + SUM_ROUNDING * scale_of(name, case, exact)
-        allowed = 2 * off_plain.nan_to_num(nan=math.inf) + floor
-        assert off <= allowed, f"{name}: off by {off:.2e}, plain torch by {off_plain:.2e}, allowed {allowed:.2e}"
+        parts = [finite]
+        if name == "grad_query" and briefs:
+            brief = torch.zeros_like(finite)
+            brief[list(briefs)] = True
+            wanted = wanted.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max)
+            parts = [~brief, brief]
+        for part in parts:
+            if not part.any():
+                continue
+            off, off_plain = ((found[name].double() - wanted)[part].abs().max() for found in (ours, plain))
+            assert torch.isfinite(off), name
+            floor = torch.finfo(dtype).eps * wanted[part].abs().max() + FLOAT32 * magnitude(name, case)
+            allowed = 2 * off_plain.nan_to_num(nan=math.inf) + floor
+            assert off <= allowed, f"{name}: off by {off:.2e}, plain torch by {off_plain:.2e}, allowed {allowed:.2e}"
     return ours
 
 
-# The gradient in the scale is a sum of terms that cancel: a float32 rounds each of them.
-SUM_ROUNDING = torch.finfo(torch.float32).eps
+FLOAT32 = torch.finfo(torch.float32).eps
 
 
-def scale_of(name: str, case: Case, exact: dict[str, Tensor]) -> float:
-    """What the roundings of a sum are in proportion to, beside its value: the sum of what is added up."""
-    if name != "grad_scale":
-        return 0.0
-    gradients = [gradient for gradient in case.gradients() if gradient is not None]
-    return float(sum(gradient.abs().sum() for gradient in gradients))
+def magnitude(name: str, case: Case) -> float:
+    """What the roundings of a float32 are in proportion to where large terms leave a small result, about.
+
+    Sums are taken relative to the largest logit that there can be. From the gradient in a row its part along the row is taken away; that in
+    the scale is a sum of terms of either sign.
+    """
+    gradients = [gradient.abs() for gradient in case.gradients() if gradient is not None]
+    key = case.query if case.key is None else case.key
+    key_normalized = case.normalize_query if case.key is None else case.normalize_key
+    lengths = [torch.linalg.vector_norm(rows.double(), dim=1) for rows in (case.query, key)]
+    largest = math.prod(
+        1.0 if normalized else float(length.max())
+        for length, normalized in zip(lengths, (case.normalize_query, key_normalized), strict=True)
+    )
+    if name == "grad_scale":
+        return largest * float(sum(gradient.sum() for gradient in gradients))
+    logit = float(case.scale.abs()) * largest
+    if name not in ("grad_query", "grad_key"):
+        return logit
+    own = lengths[name == "grad_key"]
+    return logit * float(sum(gradient.max() for gradient in gradients)) / float(own[own > 0].min())
 
 
 # --- every size -------------------------------------------------------------------------------------------------------
@@ -225,28 +246,8 @@ def test_duplicates_and_rows_of_zeros(dtype, device):
     case.query[3] = case.query[80] = 0
     case.query[10] = case.query[11] = case.query[120] = case.query[76]
     for scale in (10.0, 100.0):
-        # The gradient of a row of zeros is 1e12 times that of its direction: compared by itself.
-        found = compare_but(replace(case, scale=torch.tensor(scale)), device, zeros=[3, 80])
+        found = compare(replace(case, scale=torch.tensor(scale)), device, briefs=(3, 80))
         assert torch.isfinite(found["grad_query"]).all()
-
-
-def compare_but(case: Case, device: str, zeros: list[int]) -> dict[str, Tensor]:
-    exact = reference.with_gradients(case.to(torch.float64))
-    plain = reference.with_gradients(case.to(case.query.dtype))
-    with kernels():
-        ours = {name: result.cpu() for name, result in run(to_device(case, device)).items()}
-    others = torch.ones(len(case.query), dtype=torch.bool)
-    others[zeros] = False
-    largest = torch.finfo(case.query.dtype).max
-    for keep, by in ((others, 1.0), (~others, 1e-12)):
-        wanted = (exact["grad_query"].clamp(-largest, largest) * by)[keep]
-        off = (ours["grad_query"].double() * by - wanted.new_zeros(()))[keep].sub(wanted).abs().max()
-        off_plain = (plain["grad_query"].double().clamp(-largest, largest) * by)[keep].sub(wanted).abs().max()
-        assert off <= 2 * off_plain.nan_to_num(nan=0) + torch.finfo(case.query.dtype).eps * wanted.abs().max()
-    for name in ("rows", "positives"):
-        off, off_plain = ((found[name].double() - exact[name]).abs().max() for found in (ours, plain))
-        assert off <= 2 * off_plain + torch.finfo(torch.float32).eps * exact[name].abs().max()
-    return ours
 
 
 @pytest.mark.parametrize("device", HERE)
@@ -255,7 +256,7 @@ def test_lengths_at_the_ends_of_the_type(dtype, device):
     """A row's length changes nothing but its gradient, which is one over it."""
     case = views(40, 12, torch.float32, 0.2)
     lengths = torch.ones(80, 1)
-    far = 2.0**110 if dtype != torch.float16 else 2.0**10
+    far = 2.0**90 if dtype != torch.float16 else 2.0**10
     lengths[::3], lengths[1::3] = far, 1 / min(far, 2.0**30)
     case.query = reference.unit_rows(case.query).to(dtype)
     with kernels():
@@ -293,7 +294,9 @@ def test_what_is_no_number_is_not_hidden(dtype, bad, device):
     case.query[5, 3] = bad
     with kernels():
         found = run(to_device(case, device))
-    assert torch.isnan(found["rows"]).all()
+    others = torch.arange(80) != 45  # its other view, which leaves it out
+    assert torch.isnan(found["rows"].cpu()[others]).all()
+    assert torch.isnan(found["positives"].cpu()[[5, 45]]).all()
     assert torch.isnan(found["grad_query"]).all()
 
 
@@ -304,7 +307,7 @@ def test_what_is_no_number_is_not_hidden(dtype, bad, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_gradients_that_are_not_needed(dtype, device):
     """Others are the same without them, and that in the scale agrees whatever it is computed from."""
-    case = to_device(pairs(150, 140, 20, dtype, 0.2), device)
+    case = to_device(pairs(140, 150, 20, dtype, 0.2), device)
     with kernels():
         both = run(case)
         for query, key in itertools.product((False, True), repeat=2):
@@ -390,7 +393,7 @@ def test_every_order_of_threads_gives_the_same_bits(temperature, dtype, d):
 def test_every_size_of_gpu(multiprocessors, shared_bytes):
     """Which cuts the work otherwise, and has room in shared memory or not."""
     for dtype, d in ((torch.float32, 100), (torch.float16, 200), (torch.float16, 60)):
-        for case in (views(200, d, dtype, 0.1), pairs(150, 140, d, dtype, 0.01)):
+        for case in (views(200, d, dtype, 0.1), pairs(140, 150, d, dtype, 0.01)):
             compare(case, "cpu", multiprocessors=multiprocessors, shared_bytes=shared_bytes)
 
 

@@ -10,6 +10,7 @@ namespace fastssl::core {
 // As torch.nn.functional.normalize: rows shorter than this are divided by this.
 constexpr float kNormEps = 1e-12f;
 constexpr float kLog2E = 1.44269504088896340736f;
+constexpr float kLog2ERest = 1.92596299112661746887e-8f;  // log2(e) less what float32 holds of it
 constexpr float kLn2 = 0.69314718055994530942f;
 
 // A logit of unit rows lies in [-|scale|, |scale|]. Shifted by |scale|, its exponential is a normal float32 as long as

@@ -31,8 +31,8 @@ struct PairWeights {
   }
   // Where each sum has its own.
   FASTSSL_DEVICE float shifted(float product, float row, float of_row, float column, float of_column) const {
-    const float exponent = core::fused(product, logits.binary, float(kWeightBits));
-    return grid::power_of_two(exponent - of_row) * row + grid::power_of_two(exponent - of_column) * column;
+    return grid::power_of_two(core::fused(product, logits.binary, float(kWeightBits) - of_row)) * row +
+           grid::power_of_two(core::fused(product, logits.binary, float(kWeightBits) - of_column)) * column;
   }
   FASTSSL_DEVICE float general(const Problem& p, bool masked, float product, int32_t i, int32_t j) const {
     if (masked && !allowed(p, i, j)) return 0;

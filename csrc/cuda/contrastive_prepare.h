@@ -237,9 +237,11 @@ struct WeightsKernel {
     if (i >= g.padded || g.weight == nullptr) return;
     float weight = 0, shift = infinity();
     if (i < g.count && g.grad != nullptr && g.sums[i] != -infinity()) {
-      weight = g.grad[i] * inverse;
-      shift = g.sums[i] * core::kLog2E;
-      if (logits.constant) weight *= expf(scale - g.sums[i]);
+      const float sum = g.sums[i];
+      shift = sum * core::kLog2E;
+      // What rounding took from the shift is given to the weight.
+      const float lost = core::fused(sum, core::kLog2E, -shift) + sum * core::kLog2ERest;
+      weight = g.grad[i] * inverse * (logits.constant ? expf(scale - sum) : 1 - lost * core::kLn2);
     }
     g.weight[i] = weight;
     g.shift[i] = shift;
