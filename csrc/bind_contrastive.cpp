@@ -40,8 +40,8 @@ void bind_contrastive(py::module_& m) {
   py::class_<ContrastiveJob>(m, "ContrastiveJob")
       .def(py::init([](const RowMatrix& query, const RowMatrix* key, int32_t dimensions, RowType type, uintptr_t scale,
                        int32_t positive, bool columns) {
-             return ContrastiveJob{query,    key ? *key : query,   key == nullptr, dimensions, type, pointer<const float>(scale),
-                                   positive, columns && key != nullptr};
+             return ContrastiveJob{query, key ? *key : query,          key == nullptr, dimensions,
+                                   type,  pointer<const float>(scale), positive,       columns && key != nullptr};
            }),
            py::arg("query"), py::arg("key").none(true), py::arg("dimensions"), py::arg("type"), py::arg("scale"),
            py::arg("positive"), py::arg("columns"));
@@ -63,14 +63,17 @@ void bind_contrastive(py::module_& m) {
               launch_forward(job, plan, results, pointer<void>(workspace), device, stream);
             }
           },
-          py::arg("job"), py::arg("rows"), py::arg("positives"), py::arg("columns"), py::arg("workspace"), py::arg("device"),
-          py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+          py::arg("job"), py::arg("rows"), py::arg("positives"), py::arg("columns"), py::arg("workspace"),
+          py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
   py::class_<BackwardInputs>(m, "BackwardInputs")
-      .def(py::init([](uintptr_t rows, uintptr_t columns, uintptr_t grad_rows, uintptr_t grad_positives, uintptr_t grad_columns) {
-             return BackwardInputs{pointer<const float>(rows), pointer<const float>(columns), pointer<const float>(grad_rows),
-                                   pointer<const float>(grad_positives), pointer<const float>(grad_columns)};
+      .def(py::init([](uintptr_t rows, uintptr_t columns, uintptr_t grad_rows, uintptr_t grad_positives,
+                       uintptr_t grad_columns) {
+             return BackwardInputs{pointer<const float>(rows), pointer<const float>(columns),
+                                   pointer<const float>(grad_rows), pointer<const float>(grad_positives),
+                                   pointer<const float>(grad_columns)};
            }),
-           py::arg("rows"), py::arg("columns"), py::arg("grad_rows"), py::arg("grad_positives"), py::arg("grad_columns"));
+           py::arg("rows"), py::arg("columns"), py::arg("grad_rows"), py::arg("grad_positives"),
+           py::arg("grad_columns"));
   py::class_<BackwardPlan>(m, "BackwardPlan")
       .def(py::init(&plan_backward), py::arg("job"), py::arg("grid"), py::arg("needs_query"), py::arg("needs_key"))
       .def_readonly("bytes", &BackwardPlan::bytes)
@@ -79,7 +82,8 @@ void bind_contrastive(py::module_& m) {
           "launch",
           [](const BackwardPlan& plan, const ContrastiveJob& job, const BackwardInputs& inputs, uintptr_t grad_query,
              uintptr_t grad_key, uintptr_t grad_scale, uintptr_t workspace, int device, uintptr_t stream) {
-            const BackwardResults results{pointer<void>(grad_query), pointer<void>(grad_key), pointer<float>(grad_scale)};
+            const BackwardResults results{pointer<void>(grad_query), pointer<void>(grad_key),
+                                          pointer<float>(grad_scale)};
             if (device < 0) {
               emulate_backward(job, plan, inputs, results, pointer<void>(workspace));
             } else {

@@ -23,8 +23,8 @@ GridSize grid_size(int) { throw std::runtime_error(kAbsent); }
 void launch_forward(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void*, int, uintptr_t) {
   throw std::runtime_error(kAbsent);
 }
-void launch_backward(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&, void*, int,
-                     uintptr_t) {
+void launch_backward(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&, void*,
+                     int, uintptr_t) {
   throw std::runtime_error(kAbsent);
 }
 void draw_masks(const core::MaskJob&, int, uintptr_t) { throw std::runtime_error(kAbsent); }

@@ -7,7 +7,8 @@ namespace fastssl::cuda {
 
 GridSize grid_size(int device) {
   GridSize size;
-  check(cudaDeviceGetAttribute(&size.multiprocessors, cudaDevAttrMultiProcessorCount, device), "counting multiprocessors");
+  check(cudaDeviceGetAttribute(&size.multiprocessors, cudaDevAttrMultiProcessorCount, device),
+        "counting multiprocessors");
   check(cudaDeviceGetAttribute(&size.shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
         "asking for the size of shared memory");
   int major = 0;

@@ -12,9 +12,9 @@
 namespace fastssl::cuda {
 
 struct ForwardResults {
-  float* rows = nullptr;       // (queries)
+  float* rows = nullptr;  // (queries)
   float* positives = nullptr;  // (queries), where there are positives
-  float* columns = nullptr;    // (keys), where the job asks for them
+  float* columns = nullptr;  // (keys), where the job asks for them
 };
 // What went out of the forward pass and what came back; null: none came back, its gradient is zero.
 struct BackwardInputs {
@@ -36,7 +36,8 @@ void launch_forward(const ContrastiveJob& job, const ForwardPlan& plan, const Fo
 void launch_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                      const BackwardResults& results, void* workspace, int device, uintptr_t stream);
 // By the emulator, on memory of the host.
-void emulate_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, void* workspace);
+void emulate_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results,
+                     void* workspace);
 void emulate_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                       const BackwardResults& results, void* workspace);
 

@@ -2,7 +2,8 @@
 
 namespace fastssl::cuda {
 
-void emulate_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, void* workspace) {
+void emulate_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results,
+                     void* workspace) {
   job.split() ? run_forward<true>(job, plan, results, Workspace(workspace), {})
               : run_forward<false>(job, plan, results, Workspace(workspace), {});
 }

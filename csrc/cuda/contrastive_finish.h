@@ -20,7 +20,9 @@ struct Output {
     switch (type) {
       case RowType::Float32: static_cast<float*>(data)[i] = v; return;
       case RowType::Float16: static_cast<uint16_t*>(data)[i] = uint16_t(grid::pack_halves(v, 0) & 0xFFFFu); return;
-      case RowType::BFloat16: static_cast<uint16_t*>(data)[i] = v != v ? uint16_t(0x7FFF) : core::to_bfloat16(v); return;
+      case RowType::BFloat16:
+        static_cast<uint16_t*>(data)[i] = v != v ? uint16_t(0x7FFF) : core::to_bfloat16(v);
+        return;
     }
   }
 };

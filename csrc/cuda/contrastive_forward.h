@@ -28,7 +28,8 @@ struct ForwardKernel {
 
   // The column tiles of this block for one row tile.
   struct Columns {
-    int32_t first, strip, strips, height, tiles;  // first: strip whose pairs these are; strips: 0 where all columns are taken
+    int32_t first, strip, strips, height,
+        tiles;  // first: strip whose pairs these are; strips: 0 where all columns are taken
 
     FASTSSL_DEVICE int32_t tile(int32_t item) const {
       if (strips == 0) return item;
@@ -69,9 +70,11 @@ struct ForwardKernel {
     const char* const rows = problem.query.operand + int64_t(tile) * kTileRows * problem.row_bytes;
     const auto load = [&](int32_t of_item, int32_t chunk, int32_t stage) {
       const char* const from = problem.key.operand + int64_t(list.tile(of_item)) * kTileRows * problem.row_bytes;
-      load_chunk<kTileRows, kThreads>(columns_at + uint32_t(stage) * kTileBytes, from + chunk * kChunkBytes, problem.row_bytes);
+      load_chunk<kTileRows, kThreads>(columns_at + uint32_t(stage) * kTileBytes, from + chunk * kChunkBytes,
+                                      problem.row_bytes);
       if (!resident)
-        load_chunk<kTileRows, kThreads>(rows_at + uint32_t(stage) * kTileBytes, rows + chunk * kChunkBytes, problem.row_bytes);
+        load_chunk<kTileRows, kThreads>(rows_at + uint32_t(stage) * kTileBytes, rows + chunk * kChunkBytes,
+                                        problem.row_bytes);
       grid::commit_copies();
     };
     RowSums sums;
@@ -83,12 +86,17 @@ struct ForwardKernel {
     grid::barrier();  // a slow warp may still read what the row tile before left
     if (resident && item < end) {
       for (int32_t chunk = 0; chunk < problem.chunks; ++chunk)
-        load_chunk<kTileRows, kThreads>(rows_at + uint32_t(chunk) * kTileBytes, rows + chunk * kChunkBytes, problem.row_bytes);
+        load_chunk<kTileRows, kThreads>(rows_at + uint32_t(chunk) * kTileBytes, rows + chunk * kChunkBytes,
+                                        problem.row_bytes);
     }
     if (item < end) load(item, 0, 0);
     int32_t stage = 0;
     while (item < end) {
       const int32_t next = list.next(item + 1, end);
+      // On a ring, columns of another strip are its rows.
+      const int32_t distance = list.strips ? item / height : 0;
+      Tile at = tile_at(problem, tile * kTileRows, list.tile(item) * kTileRows);
+      if (positives != nullptr) look_for_positives(problem, at, distance > 0);
       Sums<kSplit> products;
       clear(products);
       for (int32_t chunk = 0; chunk < problem.chunks; ++chunk) {
@@ -103,12 +111,8 @@ struct ForwardKernel {
                               columns_at + uint32_t(stage) * kTileBytes);
         stage ^= 1;
       }
-      // On a ring, columns of another strip are its rows.
-      const int32_t distance = list.strips ? item / height : 0;
       const bool across = list.strips ? distance > 0 : columns && logits.constant;
       const int32_t slot = list.strips ? distance - 1 : strip;
-      Tile at = tile_at(problem, tile * kTileRows, list.tile(item) * kTileRows, kTileRows);
-      if (positives != nullptr) look_for_positives(problem, at, distance > 0);
       float* const into = across ? column_sums + int64_t(slot) * problem.key.tiles * kTileRows + at.column : nullptr;
       add_tile(logits, at, products, sums, into, tile > strip * height);
       item = next;
@@ -117,7 +121,8 @@ struct ForwardKernel {
   }
 
   // Takes a tile's products into the sums. `into`: where its sums over columns go; null: nowhere.
-  FASTSSL_DEVICE void add_tile(const Logits& logits, const Tile& at, Sums<kSplit>& products, RowSums& sums, float* into, bool add) const {
+  FASTSSL_DEVICE void add_tile(const Logits& logits, const Tile& at, Sums<kSplit>& products, RowSums& sums, float* into,
+                               bool add) const {
     if (logits.constant && !at.masked() && !at.positives && !at.transposed) {
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 4; ++i) {
@@ -180,7 +185,8 @@ struct ForwardKernel {
         float sum = 0;
         FASTSSL_UNROLL_ALL
         for (int j = 0; j < kColumns; ++j)
-          sum += grid::power_of_two(exponents[i][j][2 * r] - shift) + grid::power_of_two(exponents[i][j][2 * r + 1] - shift);
+          sum += grid::power_of_two(exponents[i][j][2 * r] - shift) +
+                 grid::power_of_two(exponents[i][j][2 * r + 1] - shift);
         sums.sum[i][r] = core::fused(sums.sum[i][r], grid::power_of_two(sums.shift[i][r] - shift), sum);
         sums.shift[i][r] = largest;
       }
@@ -209,7 +215,8 @@ struct ForwardKernel {
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < kLeft; ++i) {
       const int32_t j = lane.row() * kLeft + i;
-      shared[warp_row<kSplit>(lane) / kWarpRows * kTileRows + warp_column<kSplit>(lane) + j / 2 * 8 + lane.column() + j % 2] = sum[i];
+      shared[warp_row<kSplit>(lane) / kWarpRows * kTileRows + warp_column<kSplit>(lane) + j / 2 * 8 + lane.column() +
+             j % 2] = sum[i];
     }
     grid::barrier();
     const int32_t column = grid::thread();

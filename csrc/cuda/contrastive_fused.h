@@ -51,14 +51,16 @@ struct FusedKernel {
   static constexpr int kThreads = 128, kBlocks = kDim > 64 ? 2 : 3;
   static constexpr int kChunks = kDim / kChunkHalves, kRowBytes = kChunks * kChunkBytes;
   static constexpr int kKeyChunk = kFusedKeys * kChunkBytes, kStage = kChunks * kKeyChunk;
-  static constexpr int kWeightBytes = (kTileRows + 2 * kFusedKeys + 4) * int(sizeof(float));
+  // Behind the keys: weights of the queries and of two times 64 keys, four numbers, ranges of ids of the queries and of the keys.
+  static constexpr int kRangesAt = 2 * kStage + (kTileRows + 2 * kFusedKeys + 4) * int(sizeof(float));
+  static constexpr int kWeightBytes = kRangesAt - 2 * kStage + 3 * 16;
   static_assert(2 * kStage == kChunks * kTileBytes, "the queries pass through the memory of the keys");
 
   Problem problem;
   PairWeights weights;  // logits: filled in by the kernel
   int32_t splits;
   int32_t first, steps;  // of 64 keys each
-  bool add;              // to what is there
+  bool add;  // to what is there
   float* partial;
 
   // Operands of the queries for kHeld times 16 dimensions stay in registers; the others, which do not fit, are read from shared
@@ -90,6 +92,8 @@ struct FusedKernel {
       bounds[0] = first + int32_t(int64_t(steps) * (split() + 1) / splits);
       bounds[1] = tile() * kTileRows;
       bounds[2] = own.logits.constant;
+      for (int i = 0; i < 2 && problem.query.ids != nullptr; ++i)
+        reinterpret_cast<int64_t*>(grid::shared() + kRangesAt)[i] = problem.query.ranges[2 * tile() + i];
     }
     grid::barrier();
     if (item < bounds[0]) load(item, uint32_t(item) % 2);
@@ -99,7 +103,9 @@ struct FusedKernel {
       const uint32_t stage = uint32_t(item) % 2;
       ++item;
       if (item < bounds[0]) load(item, stage ^ 1);
-      const Tile keys = tile_at(problem, bounds[1], (item - 1) * kFusedKeys, kFusedKeys);
+      const auto* const ranges = reinterpret_cast<const int64_t*>(grid::shared() + kRangesAt);
+      const Tile keys =
+          tile_at(problem, bounds[1], (item - 1) * kFusedKeys, kFusedKeys, ranges, ranges + 2 + stage * 2);
       own.logits.constant = bounds[2];
       if (own.logits.constant && !keys.masked()) {
         add_keys<true>(own, keys, queries, gradient, base + stage * kStage, stage);
@@ -115,7 +121,8 @@ struct FusedKernel {
   };
   // This thread's part of the fragment of the i-th 16 queries and the k-th 16 dimensions.
   FASTSSL_DEVICE Fragment* other_query(int i, int k) const {
-    return reinterpret_cast<Fragment*>(grid::shared() + 2 * kStage + kWeightBytes) + (i * kOthers + k - kHeld) * kThreads + grid::thread();
+    return reinterpret_cast<Fragment*>(grid::shared() + 2 * kStage + kWeightBytes) +
+           (i * kOthers + k - kHeld) * kThreads + grid::thread();
   }
 
   // The operands of the warp's queries, and the weights of the block's.
@@ -187,8 +194,8 @@ struct FusedKernel {
   }
 
   template <bool kPlain>
-  FASTSSL_DEVICE void add_keys(const PairWeights& own, const Tile& tile, const Queries& queries,
-                               Gradient& gradient, uint32_t keys, uint32_t stage) const {
+  FASTSSL_DEVICE void add_keys(const PairWeights& own, const Tile& tile, const Queries& queries, Gradient& gradient,
+                               uint32_t keys, uint32_t stage) const {
     const Lane lane = this_lane_again();
     const uint32_t along = right(keys, lane.lane), across = right_across(keys, lane.lane);
     const float* const row_weight = shared_weights() + lane.warp * 32 + lane.row();
@@ -249,7 +256,8 @@ struct FusedKernel {
   // Weights of 32 queries and 16 keys: the fragment of C of the first product, made one of A of the second.
   template <bool kPlain>
   FASTSSL_DEVICE void pair_up(const PairWeights& own, const Tile& tile, uint32_t mask, const Products& products,
-                              const float* row_weight, const float* column_weight, int32_t from, uint32_t (&pairs)[2][4]) const {
+                              const float* row_weight, const float* column_weight, int32_t from,
+                              uint32_t (&pairs)[2][4]) const {
     const Lane lane = this_lane_again();
     FASTSSL_UNROLL_ALL
     for (int n = 0; n < 2; ++n) {
@@ -283,7 +291,8 @@ struct FusedKernel {
     for (int i = 0; i < 2; ++i) {
       FASTSSL_UNROLL_ALL
       for (int r = 0; r < 2; ++r) {
-        const int64_t row = (int64_t(split()) * problem.query.tiles + tile()) * kTileRows + lane.warp * 32 + 16 * i + 8 * r + lane.row();
+        const int64_t row = (int64_t(split()) * problem.query.tiles + tile()) * kTileRows + lane.warp * 32 + 16 * i +
+                            8 * r + lane.row();
         float* const to = partial + row * kDim + lane.column();
         FASTSSL_UNROLL_ALL
         for (int d = 0; d < kDim / 8; ++d) {

@@ -34,7 +34,8 @@ Side side_of(const RowMatrix& rows, const SideLayout& layout, const Workspace& w
           layout.tiles};
 }
 
-Problem problem_of(const ContrastiveJob& job, const SideLayout& query, const SideLayout& key, const Workspace& workspace) {
+Problem problem_of(const ContrastiveJob& job, const SideLayout& query, const SideLayout& key,
+                   const Workspace& workspace) {
   return {side_of(job.query, query, workspace),
           side_of(job.key, key, workspace),
           job.scale,
@@ -48,8 +49,8 @@ Problem problem_of(const ContrastiveJob& job, const SideLayout& query, const Sid
 int64_t blocks_of(int64_t items, int64_t each) { return (items + each - 1) / each; }
 
 template <bool kSplit>
-void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLayout& layout, const Workspace& workspace,
-                  grid::Stream stream) {
+void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLayout& layout,
+                  const Workspace& workspace, grid::Stream stream) {
   const Input in = input_of(job, rows);
   const int32_t padded = layout.tiles * kTileRows;
   float* const largest = rows.normalize ? nullptr : workspace.floats(layout.largest);
@@ -60,7 +61,8 @@ void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLa
                                      job.padded_dimensions(), workspace.floats(layout.inverse)},
                blocks_of(padded, kRowsPerBlock), 0, stream);
   if (rows.ids)
-    grid::launch(RangesKernel{rows.ids, rows.count, workspace.integers(layout.ranges)}, layout.tiles, RangesKernel::kShared, stream);
+    grid::launch(RangesKernel{rows.ids, rows.count, workspace.integers(layout.ranges)}, layout.tiles,
+                 RangesKernel::kShared, stream);
 }
 
 template <bool kSplit>
@@ -71,17 +73,18 @@ void prepare(const ContrastiveJob& job, const SideLayout& query, const SideLayou
 }
 
 template <bool kSplit>
-void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, const Workspace& workspace,
-                 grid::Stream stream) {
+void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results,
+                 const Workspace& workspace, grid::Stream stream) {
   prepare<kSplit>(job, plan.query, plan.key, workspace, stream);
   const Problem problem = problem_of(job, plan.query, plan.key, workspace);
   const int shared = forward_shared(job, plan.resident);
   float* const row_sums = workspace.floats(plan.row_sums);
   float* const row_shifts = workspace.floats(plan.row_shifts);
   float* const column_sums = workspace.floats(plan.column_sums);
-  grid::launch(ForwardKernel<kSplit>{problem, plan.height, plan.strips, plan.segments, plan.resident, job.columns, false,
-                                     row_sums, row_shifts, column_sums, job.positive < 0 ? nullptr : results.positives},
-               int64_t(plan.strips) * plan.segments, shared, stream);
+  grid::launch(
+      ForwardKernel<kSplit>{problem, plan.height, plan.strips, plan.segments, plan.resident, job.columns, false,
+                            row_sums, row_shifts, column_sums, job.positive < 0 ? nullptr : results.positives},
+      int64_t(plan.strips) * plan.segments, shared, stream);
   grid::launch(SumsKernel{problem, false, row_sums, row_shifts, column_sums, plan.segments, plan.slots, plan.height,
                           plan.strips, results.rows},
                plan.query.tiles, 0, stream);
@@ -91,28 +94,37 @@ void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const Forwa
   Problem exchanged = problem;
   exchanged.query = problem.key;
   exchanged.key = problem.query;
-  grid::launch(ForwardKernel<kSplit>{exchanged, 1, plan.exchanged_strips, plan.exchanged_segments, plan.resident, false, true,
-                                     exchanged_sums, exchanged_shifts, nullptr, nullptr},
+  grid::launch(ForwardKernel<kSplit>{exchanged, 1, plan.exchanged_strips, plan.exchanged_segments, plan.resident, false,
+                                     true, exchanged_sums, exchanged_shifts, nullptr, nullptr},
                int64_t(plan.exchanged_strips) * plan.exchanged_segments, shared, stream);
-  grid::launch(SumsKernel{problem, true, exchanged_sums, exchanged_shifts, column_sums, plan.exchanged_segments, plan.slots,
-                          plan.height, plan.strips, results.columns},
+  grid::launch(SumsKernel{problem, true, exchanged_sums, exchanged_shifts, column_sums, plan.exchanged_segments,
+                          plan.slots, plan.height, plan.strips, results.columns},
                plan.key.tiles, 0, stream);
 }
 
 void weigh(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs, const Problem& problem,
            const Workspace& workspace, float* unit, grid::Stream stream) {
   const auto gradients = [&](const RowMatrix& rows, const SideLayout& layout, const float* grad, const float* sums) {
-    return Gradients{grad, sums, rows.count, layout.tiles * kTileRows, workspace.floats(layout.weight), workspace.floats(layout.shift)};
+    return Gradients{grad,
+                     sums,
+                     rows.count,
+                     layout.tiles * kTileRows,
+                     workspace.floats(layout.weight),
+                     workspace.floats(layout.shift)};
   };
   const Gradients rows = gradients(job.query, plan.query, inputs.grad_rows, inputs.rows);
   const Gradients columns =
       job.symmetric ? Gradients{} : gradients(job.key, plan.key, inputs.grad_columns, inputs.columns);
-  grid::launch(WeightsKernel{problem, rows, columns, unit}, blocks_of(int64_t(rows.padded) + columns.padded, WeightsKernel::kThreads),
+  grid::launch(WeightsKernel{problem, rows, columns, unit},
+               blocks_of(int64_t(rows.padded) + columns.padded, WeightsKernel::kThreads),
                WeightsKernel::kThreads / 32 * int(sizeof(float)), stream);
 }
 
 PairWeights pair_weights(const SideLayout& rows, const SideLayout& columns, const Workspace& workspace) {
-  return {{}, workspace.floats(rows.weight), workspace.floats(rows.shift), workspace.floats(columns.weight),
+  return {{},
+          workspace.floats(rows.weight),
+          workspace.floats(rows.shift),
+          workspace.floats(columns.weight),
           workspace.floats(columns.shift)};
 }
 
@@ -123,8 +135,9 @@ void run_fused(const ContrastiveJob& job, const BackwardPlan& plan, const Proble
     if (rows.splits == 0) return;
     const int32_t steps = columns.tiles * (kTileRows / kFusedKeys), most = kSteps * rows.splits;
     for (int32_t first = 0; first < steps; first += most) {
-      const FusedKernel<kDim> kernel{of, pair_weights(rows, columns, workspace), rows.splits, first,
-                                     core::smaller(most, steps - first), first > 0, workspace.floats(rows.partial)};
+      const FusedKernel<kDim> kernel{
+          of,        pair_weights(rows, columns, workspace), rows.splits, first, core::smaller(most, steps - first),
+          first > 0, workspace.floats(rows.partial)};
       grid::launch(kernel, int64_t(rows.tiles) * rows.splits, FusedKernel<kDim>::shared(plan.newer), stream);
     }
   };
@@ -141,9 +154,11 @@ void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Probl
                 grid::Stream stream) {
   using Multiply = ProductKernel<kSplit>;
   const auto wide = int32_t(blocks_of(job.padded_dimensions(), kTileRows));
-  const auto multiply = [&](const Panel& panel, const SideLayout& side, const SideLayout& other, bool of_keys, bool add) {
+  const auto multiply = [&](const Panel& panel, const SideLayout& side, const SideLayout& other, bool of_keys,
+                            bool add) {
     if (side.splits == 0) return;
-    const Product product{workspace.bytes(other.operand), workspace.floats(side.partial), side.tiles, side.splits, of_keys, add};
+    const Product product{
+        workspace.bytes(other.operand), workspace.floats(side.partial), side.tiles, side.splits, of_keys, add};
     grid::launch(Multiply{panel, product, job.row_bytes(), job.chunks(), wide},
                  int64_t(of_keys ? panel.keys : panel.queries) * wide * side.splits, Multiply::kShared, stream);
   };
@@ -185,8 +200,8 @@ void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const Bac
 
   float* const euler = workspace.floats(plan.euler);
   bool total = false;
-  const auto finish = [&](const RowMatrix& own, const RowMatrix& other, const SideLayout& layout, const SideLayout& of_other,
-                          bool of_keys, void* out) {
+  const auto finish = [&](const RowMatrix& own, const RowMatrix& other, const SideLayout& layout,
+                          const SideLayout& of_other, bool of_keys, void* out) {
     if (layout.splits == 0) return;
     const Finished rows{input_of(job, own),
                         input_of(job, other),
@@ -200,8 +215,8 @@ void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const Bac
     const bool first = !total;
     total = true;
     grid::launch(FinishKernel{rows, job.scale, unit, workspace.floats(of_other.factor),
-                              job.positive < 0 ? nullptr : inputs.grad_positives, job.positive, job.query.count, job.key.count,
-                              of_keys, job.symmetric, first ? euler : nullptr},
+                              job.positive < 0 ? nullptr : inputs.grad_positives, job.positive, job.query.count,
+                              job.key.count, of_keys, job.symmetric, first ? euler : nullptr},
                  blocks_of(own.count, kRowsPerBlock), 0, stream);
     if (first)
       grid::launch(TotalKernel{euler, own.count, job.symmetric ? 0.5f : 1.0f, results.grad_scale}, 1,

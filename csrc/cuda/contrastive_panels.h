@@ -54,7 +54,7 @@ struct PanelKernel {
     }
     PairWeights own = weights;
     own.logits = logits_of(problem);
-    const Tile tile = tile_at(problem, row_tile * kTileRows, column_tile * kTileRows, kTileRows);
+    const Tile tile = tile_at(problem, row_tile * kTileRows, column_tile * kTileRows);
     if (own.logits.constant && !tile.masked()) {
       for_each_sum<kSplit>(sums, [&](int32_t row, int32_t column, float& sum) {
         sum = own.plain(sum, own.row_weight[tile.row + row], own.column_weight[tile.column + column]);
@@ -111,11 +111,11 @@ struct PanelKernel {
 // Sums of weights times operands, for the queries or for the keys of a panel.
 struct Product {
   const char* operand;  // of the other side
-  float* partial;       // (splits, tiles * kTileRows, dimensions)
-  int32_t tiles;        // of this side
+  float* partial;  // (splits, tiles * kTileRows, dimensions)
+  int32_t tiles;  // of this side
   int32_t splits;
-  bool of_keys;         // the weights are read across
-  bool add;             // to what is there
+  bool of_keys;  // the weights are read across
+  bool add;  // to what is there
 };
 
 // Layout   a block has 128 rows and 128 dimensions, and sums over one of `splits` parts of the panel's other side, a chunk at a time.
@@ -123,9 +123,9 @@ struct Product {
 template <bool kSplit>
 struct ProductKernel {
   static constexpr int kThreads = kTileThreads<kSplit>, kBlocks = kTileBlocks<kSplit>;
-  static constexpr int kTerms = kDepth<kSplit>;                // rows of the other side at once
-  static constexpr int kAcross = kTileRows / kTerms;           // chunks that hold 128 numbers
-  static constexpr int kAcrossChunk = kTerms * kChunkBytes;    // bytes of one of them
+  static constexpr int kTerms = kDepth<kSplit>;  // rows of the other side at once
+  static constexpr int kAcross = kTileRows / kTerms;  // chunks that hold 128 numbers
+  static constexpr int kAcrossChunk = kTerms * kChunkBytes;  // bytes of one of them
   static constexpr int kShared = 4 * kTileBytes;
 
   Panel panel;
@@ -135,7 +135,9 @@ struct ProductKernel {
 
   // Of rows that lie across the sum: the chunk that holds their number `from`, a multiple of kTerms; and, counted from there, the fragment of
   // number `number` on with terms of `unit`, which for remainders are another unit of the same row.
-  static FASTSSL_DEVICE uint32_t across_at(uint32_t place, int32_t from) { return place + uint32_t(from / kTerms) * kAcrossChunk; }
+  static FASTSSL_DEVICE uint32_t across_at(uint32_t place, int32_t from) {
+    return place + uint32_t(from / kTerms) * kAcrossChunk;
+  }
   static FASTSSL_DEVICE uint32_t place_of(uint32_t place, int number, int unit) {
     const int remainder = unit / (kTerms / 8) * (kTerms / 8);
     return at(across_at(place, number), unit % (kTerms / 8) * 8, number % kTerms / 8 + remainder);
@@ -148,14 +150,18 @@ struct ProductKernel {
     const int32_t row = warp_row<kSplit>(lane), column = warp_column<kSplit>(lane);
     const uint32_t left_stage = grid::shared_base() + uint32_t(item % 2) * kTileBytes;
     const uint32_t terms = across_at(right_across(left_stage + 2 * kTileBytes, lane.lane), column);
-    const auto load_right = [&](uint32_t(&b)[4], int j, int unit) { grid::load_transposed(b, place_of(terms, 16 * j, unit)); };
+    const auto load_right = [&](uint32_t (&b)[4], int j, int unit) {
+      grid::load_transposed(b, place_of(terms, 16 * j, unit));
+    };
     if constexpr (kAcrossLeft) {
       const uint32_t rows = across_at(left_across(left_stage, lane.lane), row);
-      const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_transposed(a, place_of(rows, 16 * i, unit)); };
+      const auto load_left = [&](uint32_t (&a)[4], int i, int unit) {
+        grid::load_transposed(a, place_of(rows, 16 * i, unit));
+      };
       multiply_chunk<kSplit>(sums, load_left, load_right);
     } else {
       const uint32_t rows = left(left_stage + uint32_t(row) * kChunkBytes, lane.lane);
-      const auto load_left = [&](uint32_t(&a)[4], int i, int unit) { grid::load_matrices(a, at(rows, 16 * i, unit)); };
+      const auto load_left = [&](uint32_t (&a)[4], int i, int unit) { grid::load_matrices(a, at(rows, 16 * i, unit)); };
       multiply_chunk<kSplit>(sums, load_left, load_right);
     }
   }
@@ -177,17 +183,20 @@ struct ProductKernel {
       const int32_t stage = item % 2;
       const uint32_t left = left_at + uint32_t(stage) * kTileBytes, right = right_at + uint32_t(stage) * kTileBytes;
       if (is_across(item)) {
-        const char* const from = panel.weights + int64_t(item) * kTerms * panel.row_bytes + tile * kAcross * kChunkBytes;
+        const char* const from =
+            panel.weights + int64_t(item) * kTerms * panel.row_bytes + tile * kAcross * kChunkBytes;
         for (int c = 0; c < kAcross; ++c)
           load_chunk<kTerms, kThreads>(left + uint32_t(c) * kAcrossChunk, from + c * kChunkBytes, panel.row_bytes);
       } else {
         const char* const from = panel.weights + int64_t(tile) * kTileRows * panel.row_bytes + item * kChunkBytes;
         load_chunk<kTileRows, kThreads>(left, from, panel.row_bytes);
       }
-      const char* const rows = product.operand + (int64_t(first_other) * kTileRows + int64_t(item) * kTerms) * row_bytes;
+      const char* const rows =
+          product.operand + (int64_t(first_other) * kTileRows + int64_t(item) * kTerms) * row_bytes;
       for (int c = 0; c < kAcross; ++c) {
         const int32_t chunk = dimension * kAcross + c;
-        if (chunk < chunks) load_chunk<kTerms, kThreads>(right + uint32_t(c) * kAcrossChunk, rows + chunk * kChunkBytes, row_bytes);
+        if (chunk < chunks)
+          load_chunk<kTerms, kThreads>(right + uint32_t(c) * kAcrossChunk, rows + chunk * kChunkBytes, row_bytes);
       }
       grid::commit_copies();
     };

@@ -43,7 +43,9 @@ void place_side(SideLayout& side, const ContrastiveJob& job, const RowMatrix& ro
 
 // Blocks of eight warps or of four: eight warps take all registers of a multiprocessor.
 int blocks_of(const ContrastiveJob& job) { return job.split() ? 1 : 2; }
-int64_t slots_of(const ContrastiveJob& job, const GridSize& grid) { return int64_t(grid.multiprocessors) * blocks_of(job); }
+int64_t slots_of(const ContrastiveJob& job, const GridSize& grid) {
+  return int64_t(grid.multiprocessors) * blocks_of(job);
+}
 
 // How many blocks should share a row of `items` equal pieces of work, where there are `rows` of them: the least time of the fullest
 // multiprocessor. `start` is what a block costs before its first piece, in pieces.
@@ -66,7 +68,8 @@ int32_t ContrastiveJob::chunks() const { return up(dimensions, int32_t(split() ?
 int32_t ContrastiveJob::padded_dimensions() const { return chunks() * (split() ? kChunkHalves / 2 : kChunkHalves); }
 
 int forward_shared(const ContrastiveJob& job, bool resident) {
-  const int sums = (job.split() ? 8 : 4) * kTileRows * int(sizeof(float));  // and shifts, of two or of four warps side by side
+  const int sums =
+      (job.split() ? 8 : 4) * kTileRows * int(sizeof(float));  // and shifts, of two or of four warps side by side
   return (resident ? job.chunks() : 2) * kTileBytes + 2 * kTileBytes + sums;
 }
 
@@ -131,13 +134,16 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
     const int32_t most = kPanelTiles * kPanelTiles;
     plan.panel_queries = std::min(rows, std::max(kPanelTiles, most / std::max(columns, 1)));
     plan.panel_keys = job.symmetric ? plan.panel_queries : std::min(columns, most / plan.panel_queries);
-    plan.weights = places.take(int64_t(plan.panel_queries) * plan.panel_keys * kTileRows * kTileRows * 2 * (job.split() ? 2 : 1));
+    plan.weights =
+        places.take(int64_t(plan.panel_queries) * plan.panel_keys * kTileRows * kTileRows * 2 * (job.split() ? 2 : 1));
   }
   const int64_t wide = up(job.padded_dimensions(), int32_t(kTileRows));  // tiles of a row's gradient
   const auto share = [&](SideLayout& side, const SideLayout& other, int32_t panel, int32_t panel_of_other) {
-    side.splits = plan.fused ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / kFusedKeys), slots, 4, kMostSplits)
-                             : best_share(panel * wide, int64_t(panel_of_other) * 2, slots, 4, kMostSplits);
-    side.partial = places.take(int64_t(side.splits) * side.tiles * kTileRows * job.padded_dimensions() * int64_t(sizeof(float)));
+    side.splits = plan.fused
+                      ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / kFusedKeys), slots, 4, kMostSplits)
+                      : best_share(panel * wide, int64_t(panel_of_other) * 2, slots, 4, kMostSplits);
+    side.partial =
+        places.take(int64_t(side.splits) * side.tiles * kTileRows * job.padded_dimensions() * int64_t(sizeof(float)));
   };
   // The gradient in the scale comes with that in the queries, or else in the keys.
   if (needs_query || !needs_key) share(plan.query, plan.key, plan.panel_queries, plan.panel_keys);

@@ -157,7 +157,8 @@ struct OperandKernel {
         constexpr int kPairs = kDepth<true> / 2;
         uint32_t* const chunk = out + pair / kPairs * 2 * kPairs + pair % kPairs;
         chunk[0] = halves;
-        chunk[kPairs] = grid::pack_halves(v[0] - grid::half_value(halves & 0xFFFFu), v[1] - grid::half_value(halves >> 16));
+        chunk[kPairs] =
+            grid::pack_halves(v[0] - grid::half_value(halves & 0xFFFFu), v[1] - grid::half_value(halves >> 16));
       } else {
         out[pair] = halves;
       }

@@ -60,9 +60,9 @@ struct Problem {
 
 // What turns a sum of products of operands into a logit.
 struct Logits {
-  float value;   // the logit
+  float value;  // the logit
   float binary;  // its exponent of 2
-  float shift;   // the largest such exponent, where `constant`
+  float shift;  // the largest such exponent, where `constant`
   bool constant;
 };
 FASTSSL_DEVICE Logits logits_of(const Problem& p) {
@@ -92,12 +92,14 @@ FASTSSL_DEVICE uint32_t unit_at(uint32_t base, int32_t row, int32_t unit) {
 // Copies one chunk of `kRows` rows to `to`.
 template <int kRows, int kThreads>
 FASTSSL_DEVICE void load_chunk(uint32_t to, const char* from, int64_t row_bytes) {
-  constexpr int kStep = kThreads / 8;  // rows at once: a multiple of 8, so that a unit's place is the same in all of a thread's
+  constexpr int kStep =
+      kThreads / 8;  // rows at once: a multiple of 8, so that a unit's place is the same in all of a thread's
   const int32_t thread = grid::thread_again(), unit = thread % 8, first = thread / 8;
   const uint32_t place = unit_at(to, first, unit);
   const char* const own = from + first * row_bytes + unit * 16;
   FASTSSL_UNROLL_ALL
-  for (int i = 0; i < kRows / kStep; ++i) grid::copy_async(place + i * (kStep * kChunkBytes), own + (i * kStep) * row_bytes);
+  for (int i = 0; i < kRows / kStep; ++i)
+    grid::copy_async(place + i * (kStep * kChunkBytes), own + (i * kStep) * row_bytes);
 }
 
 // Fragments of A (16 x 16) and of B (16 x 16, two of 8 columns), whose rows or columns lie along the sum, or across it: then a row in
@@ -201,8 +203,8 @@ FASTSSL_DEVICE void multiply_rows(Sums<kSplit>& sums, uint32_t rows, uint32_t co
   const uint32_t row = left(rows + uint32_t(warp_row<kSplit>(own)) * kChunkBytes, own.lane);
   const uint32_t column = right(columns + uint32_t(warp_column<kSplit>(own)) * kChunkBytes, own.lane);
   multiply_chunk<kSplit>(
-      sums, [&](uint32_t(&a)[4], int i, int unit) { grid::load_matrices(a, at(row, 16 * i, unit)); },
-      [&](uint32_t(&b)[4], int j, int unit) { grid::load_matrices(b, at(column, 16 * j, unit)); });
+      sums, [&](uint32_t (&a)[4], int i, int unit) { grid::load_matrices(a, at(row, 16 * i, unit)); },
+      [&](uint32_t (&b)[4], int j, int unit) { grid::load_matrices(b, at(column, 16 * j, unit)); });
 }
 
 // Calls f(row, column, sum) for each sum of this thread; rows and columns are counted from the tile's first.
@@ -215,8 +217,8 @@ FASTSSL_DEVICE void for_each_sum(Sums<kSplit>& sums, const F& f) {
     for (int j = 0; j < kWarpColumns<kSplit> / 8; ++j) {
       FASTSSL_UNROLL_ALL
       for (int e = 0; e < 4; ++e)
-        f(warp_row<kSplit>(own) + 16 * i + e / 2 * 8 + own.row(), warp_column<kSplit>(own) + 8 * j + own.column() + e % 2,
-          sums[i][j][e]);
+        f(warp_row<kSplit>(own) + 16 * i + e / 2 * 8 + own.row(),
+          warp_column<kSplit>(own) + 8 * j + own.column() + e % 2, sums[i][j][e]);
     }
   }
 }
@@ -226,7 +228,7 @@ FASTSSL_DEVICE void for_each_sum(Sums<kSplit>& sums, const F& f) {
 // Of `rows` queries from `row` on and `columns` keys from `column` on.
 struct Tile {
   int32_t row, column;
-  bool edge, ids;               // some are not there; some may share an id
+  bool edge, ids;  // some are not there; some may share an id
   bool positives, transposed;  // some may be positives; the same with queries and keys exchanged
 
   FASTSSL_DEVICE bool masked() const { return edge || ids; }
@@ -238,16 +240,17 @@ FASTSSL_DEVICE bool meet(int32_t a, int32_t b, int32_t length, int32_t ring) {
   return ahead < length || behind < length;
 }
 
-// kTileRows queries from `row` on, and `columns` keys, as many at most, from `column` on.
-FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column, int32_t columns) {
+// kTileRows queries from `row` on, and `columns` keys, as many at most, from `column` on; and the ranges of their ids, where there are any.
+FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column, int32_t columns, const int64_t* of_rows,
+                            const int64_t* of_columns) {
   Tile tile{row, column, false, false, false, false};
   tile.edge = row + kTileRows > p.query.count || column + columns > p.key.count;
-  if (p.query.ids != nullptr) {
-    const int64_t* const a = p.query.ranges + row / kTileRows * 2;
-    const int64_t* const b = p.key.ranges + column / kTileRows * 2;
-    tile.ids = a[0] <= b[1] && b[0] <= a[1];
-  }
+  tile.ids = p.query.ids != nullptr && of_rows[0] <= of_columns[1] && of_columns[0] <= of_rows[1];
   return tile;
+}
+FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column) {
+  return tile_at(p, row, column, kTileRows, p.query.ranges + row / kTileRows * 2,
+                 p.key.ranges + column / kTileRows * 2);
 }
 // `both`: the tile stands for the one on the other side of the diagonal, too.
 FASTSSL_DEVICE void look_for_positives(const Problem& p, Tile& tile, bool both) {

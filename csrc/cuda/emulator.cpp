@@ -286,7 +286,8 @@ const float* halves() {
     for (uint32_t i = 0; i < values.size(); ++i) {
       const int exponent = int(i >> 10 & 31), fraction = int(i & 1023);
       float v = exponent ? std::ldexp(float(1024 + fraction), exponent - 25) : std::ldexp(float(fraction), -24);
-      if (exponent == 31) v = fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+      if (exponent == 31)
+        v = fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
       values[i] = i >> 15 ? -v : v;
     }
     return values;
@@ -307,7 +308,8 @@ int32_t shuffle_xor(int32_t value, int mask) {
 }
 
 void copy_async(uint32_t to, const void* from) {
-  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) throw std::logic_error("a copy from an address that is no multiple of 16");
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0)
+    throw std::logic_error("a copy from an address that is no multiple of 16");
   char* const memory = shared_at(to, 16);
   std::memset(memory, 0xFF, 16);  // nobody may still read what was there
   machine->fibers[size_t(machine->current)].open.push_back({memory, static_cast<const char*>(from)});
