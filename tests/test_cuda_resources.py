@@ -44,8 +44,20 @@ def test_what_is_stored_holds_every_architecture():
     assert cuda_resources.spills(stored) == []
 
 
+def test_kernels_of_contrastive_losses_use_the_matrix_units(report):
+    """As many instructions in a turn of their loops as the tiles' sizes ask for, at least."""
+    least = {"ForwardKernel": 128, "PanelKernel": 128, "ProductKernel": 256, "FusedKernel<64>": 128, "FusedKernel<128>": 256}
+    for name, number in least.items():
+        kernels = {kernel: archs for kernel, archs in report.items() if kernel.startswith(name)}
+        assert len(kernels) == (1 if "<" in name else 2), name
+        for kernel, archs in kernels.items():
+            for arch, resources in archs.items():
+                assert resources.products >= number * (3 if kernel.endswith("<true>") else 2) / 2, (kernel, arch)
+
+
 def make_report(**changes: object) -> cuda_resources.Report:
     usual = {"registers": 64, "stack": 0, "local": 0, "shared": 0, "loads": {"32": 4, "128": 1}, "stores": {"64": 2}}
+    usual["products"] = 16
     return {"FrameKernel<3>": {"90": Resources(**{**usual, **changes})}}
 
 
@@ -56,6 +68,7 @@ def make_report(**changes: object) -> cuda_resources.Report:
         ({"shared": 16}, "FrameKernel<3>, sm_90: shared 0 -> 16"),
         ({"generic": 1}, "FrameKernel<3>, sm_90: generic 0 -> 1"),
         ({"doubles": 1}, "FrameKernel<3>, sm_90: doubles 0 -> 1"),
+        ({"products": 8}, "FrameKernel<3>, sm_90: 16 products of matrices, now 8"),
         ({"loads": {"32": 8}}, "FrameKernel<3>, sm_90: the widest loads had 128 bits, now 32"),
         ({"stores": {"32": 2, "64": 1}}, "FrameKernel<3>, sm_90: 2 stores of 64 bits, now 1"),
     ],
@@ -92,6 +105,7 @@ def test_accesses_are_counted_by_width():
         "ST.E.U16 [R2.64], R4 ;",
         "STL [R1], R4 ;",
         "@!UP0 DFMA R4, R2, R6, R8 ;",
+        "HMMA.16816.F32 R4, R8, R12, R4 ;",
         "STS.128 [R1], R4 ;",
     ]
     r = Resources(32, 0, 0, 0)
@@ -99,7 +113,7 @@ def test_accesses_are_counted_by_width():
     cuda_resources.add_instructions(text, r)
     assert r.loads == {"128": 1, "8": 1, "64": 1}
     assert r.stores == {"32": 1, "16": 1}
-    assert (r.generic, r.local_accesses, r.doubles, r.instructions) == (2, 1, 1, 8)
+    assert (r.generic, r.local_accesses, r.doubles, r.products, r.instructions) == (2, 1, 1, 1, 9)
 
 
 def test_stored_reports_survive_writing(tmp_path):

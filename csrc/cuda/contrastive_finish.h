@@ -1,6 +1,6 @@
 // What comes after the products: the gradients in the rows as they were given, and in the scale.
 //
-// Part of contrastive_kernels.h. Bound by memory.
+// Part of contrastive_launch.h. Bound by memory.
 #pragma once
 
 #include "contrastive_fused.h"
@@ -39,7 +39,7 @@ struct Finished {
 // A row's gradient: adds up the splits and the positives' part, takes the product with the row (which summed over all rows gives
 // the gradient in the scale, since logits are linear in it), and goes back through the division by the row's length. A warp a row.
 struct FinishKernel {
-  static constexpr int kThreads = kRowThreads, kBlocks = 4;
+  static constexpr int kThreads = kRowThreads, kBlocks = 2;
 
   Finished rows;
   const float *scale, *unit, *factor;  // factor: of the other side's operands

@@ -1,6 +1,6 @@
 // Sums of exponentials over the rows of the matrix of logits, and over its columns.
 //
-// Part of contrastive_kernels.h.
+// Part of contrastive_launch.h.
 #pragma once
 
 #include "contrastive_tile.h"

@@ -1,6 +1,6 @@
 // The backward pass for up to 128 dimensions: logits again, weights from them, and their product with the keys, all in registers.
 //
-// Part of contrastive_kernels.h.
+// Part of contrastive_launch.h.
 //
 // Note [Weights]
 //     The gradient of query i is scale * sum_j H_ij k_j, with H_ij = exp(S_ij) (g_i / exp(rows_i) + h_j / exp(columns_j)): g and h are the gradients of
@@ -165,6 +165,8 @@ struct FusedKernel {
     if (grid::thread() < kFusedKeys / 4)
       grid::copy_async(base + 2 * kStage + (kTileRows + stage * kFusedKeys) * 4 + uint32_t(grid::thread()) * 16,
                        weights.column_weight + int64_t(item) * kFusedKeys + grid::thread() * 4);
+    if (grid::thread() == kFusedKeys / 4 && problem.key.ids != nullptr)
+      grid::copy_async(base + kRangesAt + 16 + stage * 16, problem.key.ranges + item / (kTileRows / kFusedKeys) * 2);
     grid::commit_copies();
   }
 

@@ -1,6 +1,6 @@
 // The backward pass for more dimensions, and for float32: weights of a panel of pairs go to memory, and are multiplied from there.
 //
-// Part of contrastive_kernels.h. A panel has up to 32 x 32 tiles of pairs (PanelKernel), and stays in the L2 cache of a large GPU; its weights are
+// Part of contrastive_launch.h. A panel has up to 32 x 32 tiles of pairs (PanelKernel), and stays in the L2 cache of a large GPU; its weights are
 // used twice, for the gradients of its queries and, read across, for those of its keys (ProductKernel). Where keys are
 // queries, panels below the diagonal are never made, and of those on it, no tile below it.
 #pragma once

@@ -8,8 +8,7 @@ namespace {
 
 constexpr int kTileBytes = kTileRows * kChunkBytes;
 constexpr int32_t kMostSlots = 128;    // of column sums: 512 bytes a row
-constexpr int32_t kMostSegments = 64;
-constexpr int32_t kMostSplits = 16;
+constexpr int32_t kMostShare = 128;  // of blocks in one row of tiles, whose sums are added up at the end
 constexpr int32_t kPanelTiles = 32;    // of a square panel: 32 MiB of weights, 64 where they are split
 
 template <typename T>
@@ -47,14 +46,16 @@ int64_t slots_of(const ContrastiveJob& job, const GridSize& grid) {
   return int64_t(grid.multiprocessors) * blocks_of(job);
 }
 
-// How many blocks should share a row of `items` equal pieces of work, where there are `rows` of them: the least time of the fullest
-// multiprocessor. `start` is what a block costs before its first piece, in pieces.
-int32_t best_share(int64_t rows, int64_t items, int64_t slots, double start, int32_t most) {
+// How many blocks should share a row of `items` equal pieces of work, where there are `rows` of them: the least time of the
+// fullest multiprocessor. `start` is what a block costs before its first piece, in pieces. All blocks together are no more than four times
+// what the GPU takes at once, unless there are more rows, so that what they leave to be added up is bounded by the GPU's size.
+int32_t best_share(int64_t rows, int64_t items, int64_t slots, double start) {
+  const int64_t most = std::min<int64_t>({kMostShare, items, 4 * slots / rows});
   int32_t best = 1;
   double least = 0;
-  for (int32_t share = 1; share <= std::min<int64_t>(most, std::max<int64_t>(items, 1)); ++share) {
+  for (int32_t share = 1; share <= std::max<int64_t>(most, 1); ++share) {
     const double time = double(up(rows * share, slots)) * (double(up<int64_t>(items, share)) + start);
-    if (share == 1 || time < least * 0.98) {  // more blocks leave more sums to add up
+    if (share == 1 || time < least * 0.95) {  // more blocks leave more to add up
       best = share;
       least = time;
     }
@@ -93,7 +94,7 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
   plan.strips = up(rows, plan.height);
   plan.slots = by_distance ? plan.strips / 2 : by_strip ? plan.strips : 0;
   const int64_t items = int64_t(plan.height) * (by_distance ? (plan.strips / 2 + 1) * plan.height : columns);
-  plan.segments = best_share(plan.strips, items, slots, 1, kMostSegments);
+  plan.segments = best_share(plan.strips, items, slots, 1);
   const auto floats = [&](int64_t each, const SideLayout& side) {
     return places.take(each * side.tiles * kTileRows * int64_t(sizeof(float)));
   };
@@ -102,7 +103,7 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
   plan.column_sums = floats(plan.slots, plan.key);
   if (job.columns) {
     plan.exchanged_strips = columns;
-    plan.exchanged_segments = best_share(columns, rows, slots, 1, kMostSegments);
+    plan.exchanged_segments = best_share(columns, rows, slots, 1);
     plan.exchanged_sums = floats(plan.exchanged_segments, plan.key);
     plan.exchanged_shifts = floats(plan.exchanged_segments, plan.key);
   }
@@ -139,9 +140,8 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
   }
   const int64_t wide = up(job.padded_dimensions(), int32_t(kTileRows));  // tiles of a row's gradient
   const auto share = [&](SideLayout& side, const SideLayout& other, int32_t panel, int32_t panel_of_other) {
-    side.splits = plan.fused
-                      ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / kFusedKeys), slots, 4, kMostSplits)
-                      : best_share(panel * wide, int64_t(panel_of_other) * 2, slots, 4, kMostSplits);
+    side.splits = plan.fused ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / kFusedKeys), slots, 4)
+                             : best_share(panel * wide, int64_t(panel_of_other) * 2, slots, 4);
     side.partial =
         places.take(int64_t(side.splits) * side.tiles * kTileRows * job.padded_dimensions() * int64_t(sizeof(float)));
   };

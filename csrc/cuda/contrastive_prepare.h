@@ -1,6 +1,6 @@
 // What comes before the products: unit rows as operands, ranges of ids, weights of the backward pass.
 //
-// Part of contrastive_kernels.h. All bound by memory: each reads a matrix or a vector once and writes one.
+// Part of contrastive_launch.h. All bound by memory: each reads a matrix or a vector once and writes one.
 #pragma once
 
 #include "contrastive_tile.h"
