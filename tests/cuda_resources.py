@@ -252,7 +252,17 @@ def save(report: Report, version: str, path: Path = STORED) -> None:
 
 
 def table(report: Report) -> str:
-    head = ["kernel", "sm", "registers", "loads by bits", "stores by bits", "generic", "doubles", "products", "instructions"]
+    head = [
+        "kernel",
+        "sm",
+        "registers",
+        "loads by bits",
+        "stores by bits",
+        "generic",
+        "doubles",
+        "products",
+        "instructions",
+    ]
 
     def by_bits(accesses: dict[str, int]) -> str:
         return " ".join(f"{width}:{accesses[width]}" for width in sorted(accesses, key=int))

@@ -1,6 +1,7 @@
-"""Contrastive sums by their definition, of the whole matrix of logits, in any type: the exact one in float64, plain torch in the inputs'.
+"""Contrastive sums by their definition, of the whole matrix of logits: exact in float64, plain torch in the inputs' type.
 
-S = scale * unit(query) @ unit(key).T; rows and columns are logsumexp over the pairs that are allowed; positives are S[i, (i + shift) mod M].
+S = scale * unit(query) @ unit(key).T; rows and columns are logsumexp over the pairs that are allowed; positives are S[i,
+(i + shift) mod M].
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The kernels of contrastive losses are as exact as plain torch: on a GPU where there is one, else compiled for the host.
 
-The reference is the definition in float64 (reference_contrastive.py), and plain torch the same lines in the type of the inputs. An error may
-be twice plain torch's, with its results in the same type, and besides as large as rounding the result to its type: an
-exact computation can do no better, and plain torch is sometimes right by luck.
+The reference is the definition in float64 (reference_contrastive.py), and plain torch the same lines in the type of the
+inputs. An error may be twice plain torch's, with its results in the same type, and besides as large as rounding the result
+to its type: an exact computation can do no better, and plain torch is sometimes right by luck.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ FLOAT32 = torch.finfo(torch.float32).eps
 def magnitude(name: str, case: Case) -> float:
     """What the roundings of a float32 are in proportion to where large terms leave a small result, about.
 
-    Sums are taken relative to the largest logit that there can be. From the gradient in a row its part along the row is taken away; that in
-    the scale is a sum of terms of either sign.
+    Sums are taken relative to the largest logit that there can be. From the gradient in a row its part along the row is taken
+    away; that in the scale is a sum of terms of either sign.
     """
     gradients = [gradient.abs() for gradient in case.gradients() if gradient is not None]
     key = case.query if case.key is None else case.key
@@ -354,7 +354,11 @@ def test_rows_with_gaps_between_them(device):
     wide[:, 5:25] = case.query
     with kernels():
         packed = run(to_device(case, device))
-        apart = run(replace(to_device(case, device), query=wide.to(device)[:, 5:25], key=case.key.to(device).t().contiguous().t()))
+        apart = run(
+            replace(
+                to_device(case, device), query=wide.to(device)[:, 5:25], key=case.key.to(device).t().contiguous().t()
+            )
+        )
     for name, wanted in packed.items():
         assert torch.equal(bits(apart[name]), bits(wanted)), name
 
@@ -375,7 +379,9 @@ def test_what_the_kernels_do_not_take():
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype, d", [(torch.float16, 20), (torch.float16, 128), (torch.float16, 140), (torch.float32, 40)])
+@pytest.mark.parametrize(
+    "dtype, d", [(torch.float16, 20), (torch.float16, 128), (torch.float16, 140), (torch.float32, 40)]
+)
 @pytest.mark.parametrize("temperature", [0.1, 0.01])
 def test_every_order_of_threads_gives_the_same_bits(temperature, dtype, d):
     cases = views(100, d, dtype, temperature), pairs(100, 150, d, dtype, temperature)
@@ -441,4 +447,6 @@ def test_many_rows(dtype, d):
         rows = slice(begin, min(begin + 500, 2 * images))
         logits = unit[rows] @ unit.T / 0.1
         wanted = torch.logsumexp(logits.masked_fill(ids[rows, None] == ids, -math.inf), dim=1)
-        torch.testing.assert_close(found["rows"][rows].double(), wanted, rtol=1e-3 if dtype != torch.float32 else 1e-6, atol=0)
+        torch.testing.assert_close(
+            found["rows"][rows].double(), wanted, rtol=1e-3 if dtype != torch.float32 else 1e-6, atol=0
+        )

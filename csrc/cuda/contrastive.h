@@ -1,8 +1,8 @@
 // Sums of exponentials of scale * unit(query) . unit(key), and their gradients, by kernels: the matrix of logits is never stored.
 //
-// fastssl/loss/_cuda.py says what is computed; contrastive_launch.h how, and what bounds it. All memory is the caller's: results, and a
-// workspace of as many bytes as a plan asks for, whose content is of no use afterwards. Nothing waits for the device, and the
-// scale is read there alone, so that launches can be captured into a CUDA graph.
+// fastssl/loss/_cuda.py says what is computed; contrastive_launch.h how, and what bounds it. All memory is the caller's:
+// results, and a workspace of as many bytes as a plan asks for, whose content is of no use afterwards. Nothing waits for
+// the device, and the scale is read there alone, so that launches can be captured into a CUDA graph.
 #pragma once
 
 #include <cstdint>

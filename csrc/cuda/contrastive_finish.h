@@ -36,8 +36,9 @@ struct Finished {
   Output out;  // data null: only the gradient in the scale is wanted
 };
 
-// A row's gradient: adds up the splits and the positives' part, takes the product with the row (which summed over all rows gives
-// the gradient in the scale, since logits are linear in it), and goes back through the division by the row's length. A warp a row.
+// A row's gradient: adds up the splits and the positives' part, takes the product with the row (which summed over all rows
+// gives the gradient in the scale, since logits are linear in it), and goes back through the division by the row's length.
+// A warp a row.
 struct FinishKernel {
   static constexpr int kThreads = kRowThreads, kBlocks = 2;
 

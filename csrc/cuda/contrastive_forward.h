@@ -10,11 +10,12 @@ namespace {
 
 // Layout   see contrastive_plan.h; a block has a strip of row tiles and one of `segments` parts of the column tiles.
 // Launch   strips * segments blocks of 4 warps. A tile's products stay in registers, 128 a thread.
-// Order    where keys are queries and the shift is constant, strip I takes strips I, I + 1, ... I + strips / 2, on a ring: all strips have as
-//          many, and each pair of different strips is met once, by one of the two. (At the distance of half an even ring both would
-//          meet; the first half does.) Sums over its columns are then the sums over rows that the other is spared. Otherwise every
-//          block takes all columns.
-// Sums     of a thread over its 16 columns of a tile, of a block over its part, then of all parts (SumsKernel): the order is fixed.
+// Order    where keys are queries and the shift is constant, strip I takes strips I, I + 1, ... I + strips / 2, on a ring:
+//          all strips have as many, and each pair of different strips is met once, by one of the two. (At the distance of
+//          half an even ring both would meet; the first half does.) Sums over its columns are then the sums over rows that
+//          the other is spared. Otherwise every block takes all columns.
+// Sums     of a thread over its 16 columns of a tile, of a block over its part, then of all parts (SumsKernel): the order
+//          is fixed.
 template <bool kSplit>
 struct ForwardKernel {
   static constexpr int kThreads = kTileThreads<kSplit>, kBlocks = kTileBlocks<kSplit>;
@@ -197,7 +198,8 @@ struct ForwardKernel {
     return reinterpret_cast<float*>(grid::shared() + ((resident ? problem.chunks : 2) + 2) * kTileBytes);
   }
 
-  // Sums over the tile's rows, of each of its columns. The eight lanes that share columns halve what they have to add three times.
+  // Sums over the tile's rows, of each of its columns. The eight lanes that share columns halve what they have to add three
+  // times.
   FASTSSL_DEVICE void store_columns(const Sums<kSplit>& products, float* into, bool add) const {
     const Lane lane = this_lane();
     constexpr int kAll = 2 * kColumns, kLeft = kAll / 8;
@@ -286,8 +288,8 @@ struct ForwardKernel {
   }
 };
 
-// The logarithm of each row's sum, or column's, from its parts: a thread a row. `row_sums` are used for rows and, where the shift is not
-// constant, for columns, whose parts then come from the exchanged problem.
+// The logarithm of each row's sum, or column's, from its parts: a thread a row. `row_sums` are used for rows and, where the
+// shift is not constant, for columns, whose parts then come from the exchanged problem.
 struct SumsKernel {
   static constexpr int kThreads = 128, kBlocks = 8;
 

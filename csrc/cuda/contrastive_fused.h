@@ -3,13 +3,14 @@
 // Part of contrastive_launch.h.
 //
 // Note [Weights]
-//     The gradient of query i is scale * sum_j H_ij k_j, with H_ij = exp(S_ij) (g_i / exp(rows_i) + h_j / exp(columns_j)): g and h are the gradients of
-//     the sums. Where keys are queries, h is g: H stands for both ways in which a row of the matrix takes part. H is computed from
-//     the logits anew, in one exponential where the shift is constant, in two where it is not, and it is rounded to float16 for the second product.
-//     Divided by the largest gradient (by a power of two above it), H lies in [-2, 2], since an allowed pair's exponential is part of both
-//     sums. It is multiplied by 2^14: what is above 2^-28 of the largest gradient then keeps all 11 bits of float16, and 2^15 is finite.
-//     What is left out has no weight, and neither has what lies beyond the last row or column, whose exponential
-//     might be too large for float16.
+//     The gradient of query i is scale * sum_j H_ij k_j, with H_ij = exp(S_ij) (g_i / exp(rows_i) + h_j / exp(columns_j)):
+//     g and h are the gradients of the sums. Where keys are queries, h is g: H stands for both ways in which a row of the
+//     matrix takes part. H is computed from the logits anew, in one exponential where the shift is constant, in two where
+//     it is not, and it is rounded to float16 for the second product. Divided by the largest gradient (by a power of two
+//     above it), H lies in [-2, 2], since an allowed pair's exponential is part of both sums. It is multiplied by 2^14:
+//     what is above 2^-28 of the largest gradient then keeps all 11 bits of float16, and 2^15 is finite. What is left out
+//     has no weight, and neither has what lies beyond the last row or column, whose exponential might be too large for
+//     float16.
 #pragma once
 
 #include "contrastive_tile.h"
@@ -41,8 +42,8 @@ struct PairWeights {
   }
 };
 
-// Layout   a block has 128 queries, a warp 32 of them: their operands (kDim / 2 registers a thread) and the sums of their gradients (kDim
-//          registers) stay in registers, and a fragment of keys, once loaded, serves 32 queries.
+// Layout   a block has 128 queries, a warp 32 of them: their operands (kDim / 2 registers a thread) and the sums of their
+//          gradients (kDim registers) stay in registers, and a fragment of keys, once loaded, serves 32 queries.
 // Launch   query tiles * splits blocks of 4 warps, two on a multiprocessor: at 128 dimensions they take all of its registers.
 // Order    64 keys at a time, for 16 of which a warp has weights at once: the weights of the next 16 are computed while the
 //          product with the last 16 is under way.

@@ -2,42 +2,42 @@
 // contrastive_emulated.cpp alone.
 //
 // Note [The floor of contrastive losses]
-//     On paper, for an H100 SXM; nothing here has been measured. It has 132 multiprocessors at 1.75 GHz, and each of them, in a clock, does
-//     4096 operations of float16 by wgmma, about 2500 by mma.sync (62 %: a product of 16 x 16 by 16 x 8 in 1.6 clocks), 16
-//     exponentials, and moves 128 bytes of shared memory. Together they read some 5.5 TB/s from the L2 cache.
-//     R rows of D dimensions, keys are queries, constant shift:
+//     On paper, for an H100 SXM; nothing here has been measured. It has 132 multiprocessors at 1.75 GHz, and each of them,
+//     in a clock, does 4096 operations of float16 by wgmma, about 2500 by mma.sync (62 %: a product of 16 x 16 by 16 x 8 in
+//     1.6 clocks), 16 exponentials, and moves 128 bytes of shared memory. Together they read some 5.5 TB/s from the L2
+//     cache. R rows of D dimensions, keys are queries, constant shift:
 //
 //         pass                    operations   exponentials   R = 16384, D = 128, in us: by wgmma, by mma.sync, exponentials
 //         forward, half the pairs      R^2 D       R^2 / 2                                    36        59       36
 //         backward, fused            4 R^2 D           R^2                                   145       238       73
 //         backward, panels           3 R^2 D       R^2 / 2     (D > 128; here at D = 512)    436       714       36
 //
-//     So both passes take 0.18 ms at the least, and 0.30 ms by mma.sync if exponentials hide behind the products, as they do
-//     where another warp, or the next 16 keys of the same one, keeps the matrix units busy; 0.35 to 0.45 ms is what to expect. From
-//     memory come 2 R D bytes, 4 MB, a pass: nothing. From L2, a row tile's keys, 2 R D bytes for every 128 rows, half of that in
-//     the forward pass: 0.27 and 0.54 GB, 2 TB/s. At D = 512 L2 is the bound: row tiles no longer stay in shared memory, so a tile of
-//     128 x 128 pairs reads 2 * 128 * 2 D bytes, 2.1 GB in all, 0.39 ms in the forward pass; the panels read as much, and
-//     their products twice as much, 6.4 GB, 1.2 ms. Tiles of 256 x 128 would read a quarter less. float32 does three products for
-//     one, and reads twice as many bytes.
-//     Around the products, for each pass, five kernels that read or write R D numbers, some 3 us each.
-//     Shared memory, in clocks of a multiprocessor for each product of a warp, to be below 1.6: forward, panels and their products, 64 x 64 sums
-//     from 8 loads of 4 clocks for 32 products: 1.0. Fused: 18 loads for 64 products (16 keys, D = 128): 1.1. Split: 12 for 48: 1.0.
+//     So both passes take 0.18 ms at the least, and 0.30 ms by mma.sync if exponentials hide behind the products, as they
+//     do where another warp, or the next 16 keys of the same one, keeps the matrix units busy; 0.35 to 0.45 ms is what to
+//     expect. From memory come 2 R D bytes, 4 MB, a pass: nothing. From L2, a row tile's keys, 2 R D bytes for every 128
+//     rows, half of that in the forward pass: 0.27 and 0.54 GB, 2 TB/s. At D = 512 L2 is the bound: row tiles no longer
+//     stay in shared memory, so a tile of 128 x 128 pairs reads 2 * 128 * 2 D bytes, 2.1 GB in all, 0.39 ms in the forward
+//     pass; the panels read as much, and their products twice as much, 6.4 GB, 1.2 ms. Tiles of 256 x 128 would read a
+//     quarter less. float32 does three products for one, and reads twice as many bytes. Around the products, for each pass,
+//     five kernels that read or write R D numbers, some 3 us each. Shared memory, in clocks of a multiprocessor for each
+//     product of a warp, to be below 1.6: forward, panels and their products, 64 x 64 sums from 8 loads of 4 clocks for 32
+//     products: 1.0. Fused: 18 loads for 64 products (16 keys, D = 128): 1.1. Split: 12 for 48: 1.0.
 //
 //         kernel         threads  registers sm_80, sm_90  shared memory, KB                      blocks a multiprocessor
-//         Forward            128      238, 250             66; up to 64 dimensions 50                       2
-//         Forward, split     256      225, 226             100 at 128 dimensions; beyond 160, 68           1
+//         Forward            128      236, 239             66; up to 64 dimensions 50                       2
+//         Forward, split     256      227, 231             100 at 128 dimensions; beyond 160, 68           1
 //         Fused, 64          128      162, 164             18                                                 3
 //         Fused, 128         128      255, 255             37                                                 2
 //         Panel              128      200, 204             64                                                 2
 //         Panel, split       256      189, 192             64                                                 1
 //         Product            128      212, 214             64                                                 2
-//         Product, split     256      210, 205             64                                                 1
+//         Product, split     256      214, 216             64                                                 1
 //
-//     That is eight warps a multiprocessor, two for each of its schedulers, twelve for Fused, 64: registers allow no more, and
-//     independent products enough hide the units' latency: 32 in Forward, Panel and Product, 4 + 32 in Fused. Where a multiprocessor has
-//     100 KB of shared memory (sm_86, sm_89, sm_120), one block fits of those that take more than 49; their matrix units are slower
-//     in proportion.
-//     Not done: wgmma and TMA, for the times in the column before. Their descriptors need a GPU to be tried on.
+//     That is eight warps a multiprocessor, two for each of its schedulers, twelve for Fused, 64: registers allow no more,
+//     and independent products enough hide the units' latency: 32 in Forward, Panel and Product, 4 + 32 in Fused. Where a
+//     multiprocessor has 100 KB of shared memory (sm_86, sm_89, sm_120), one block fits of those that take more than 49;
+//     their matrix units are slower in proportion. Not done: wgmma and TMA, for the times in the column before. Their
+//     descriptors need a GPU to be tried on.
 #pragma once
 
 #include "contrastive.h"

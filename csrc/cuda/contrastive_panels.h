@@ -1,8 +1,9 @@
-// The backward pass for more dimensions, and for float32: weights of a panel of pairs go to memory, and are multiplied from there.
+// The backward pass for more dimensions, and for float32: weights of a panel of pairs go to memory, and are multiplied from
+// there.
 //
-// Part of contrastive_launch.h. A panel has up to 32 x 32 tiles of pairs (PanelKernel), and stays in the L2 cache of a large GPU; its weights are
-// used twice, for the gradients of its queries and, read across, for those of its keys (ProductKernel). Where keys are
-// queries, panels below the diagonal are never made, and of those on it, no tile below it.
+// Part of contrastive_launch.h. A panel has up to 32 x 32 tiles of pairs (PanelKernel), and stays in the L2 cache of a
+// large GPU; its weights are used twice, for the gradients of its queries and, read across, for those of its keys
+// (ProductKernel). Where keys are queries, panels below the diagonal are never made, and of those on it, no tile below it.
 #pragma once
 
 #include "contrastive_fused.h"
@@ -118,7 +119,8 @@ struct Product {
   bool add;  // to what is there
 };
 
-// Layout   a block has 128 rows and 128 dimensions, and sums over one of `splits` parts of the panel's other side, a chunk at a time.
+// Layout   a block has 128 rows and 128 dimensions, and sums over one of `splits` parts of the panel's other side, a chunk
+//          at a time.
 // Launch   row tiles * dimension tiles * splits blocks of 4 warps.
 template <bool kSplit>
 struct ProductKernel {
@@ -133,8 +135,8 @@ struct ProductKernel {
   int64_t row_bytes;
   int32_t chunks, wide;  // of an operand's row: chunks, and tiles of 128 dimensions
 
-  // Of rows that lie across the sum: the chunk that holds their number `from`, a multiple of kTerms; and, counted from there, the fragment of
-  // number `number` on with terms of `unit`, which for remainders are another unit of the same row.
+  // Of rows that lie across the sum: the chunk that holds their number `from`, a multiple of kTerms; and, counted from
+  // there, the fragment of number `number` on with terms of `unit`, which for remainders are another unit of the same row.
   static FASTSSL_DEVICE uint32_t across_at(uint32_t place, int32_t from) {
     return place + uint32_t(from / kTerms) * kAcrossChunk;
   }

@@ -47,8 +47,9 @@ int64_t slots_of(const ContrastiveJob& job, const GridSize& grid) {
 }
 
 // How many blocks should share a row of `items` equal pieces of work, where there are `rows` of them: the least time of the
-// fullest multiprocessor. `start` is what a block costs before its first piece, in pieces. All blocks together are no more than four times
-// what the GPU takes at once, unless there are more rows, so that what they leave to be added up is bounded by the GPU's size.
+// fullest multiprocessor. `start` is what a block costs before its first piece, in pieces. All blocks together are no more
+// than four times what the GPU takes at once, unless there are more rows, so that what they leave to be added up is bounded
+// by the GPU's size.
 int32_t best_share(int64_t rows, int64_t items, int64_t slots, double start) {
   const int64_t most = std::min<int64_t>({kMostShare, items, 4 * slots / rows});
   int32_t best = 1;

@@ -84,7 +84,8 @@ struct LargestKernel {
   }
 };
 
-// What an operand's one stands for: 2^-12 for unit rows; otherwise so much that the largest number of all becomes 2^12. One block.
+// What an operand's one stands for: 2^-12 for unit rows; otherwise so much that the largest number of all becomes 2^12. One
+// block.
 struct FactorKernel {
   static constexpr int kThreads = 1024, kBlocks = 1;
 
@@ -202,8 +203,8 @@ struct Gradients {
   float *weight, *shift;
 };
 
-// Of each row, what its gradient contributes to the weight of a pair (Note [Weights]). In a block of its own each, all blocks look at
-// all gradients first.
+// Of each row, what its gradient contributes to the weight of a pair (Note [Weights]). In a block of its own each, all
+// blocks look at all gradients first.
 struct WeightsKernel {
   static constexpr int kThreads = 256, kBlocks = 4;
 

@@ -1,19 +1,20 @@
 // What the contrastive kernels share: operands in shared memory, and a tile of 128 x 128 products.
 //
-// An operand's row is cut into chunks of 128 bytes: 64 float16, or the leading parts of 32 numbers and then their remainders (Note
-// [Two halves of a float]). In shared memory a chunk of many rows lies row by row, the 16 bytes `unit` of row r in place unit ^ (r % 8):
-// eight rows of one unit, which load_matrices() takes at once, then lie in different banks, as do a row's eight units, which copies
-// write.
+// An operand's row is cut into chunks of 128 bytes: 64 float16, or the leading parts of 32 numbers and then their
+// remainders (Note [Two halves of a float]). In shared memory a chunk of many rows lies row by row, the 16 bytes `unit` of
+// row r in place unit ^ (r % 8): eight rows of one unit, which load_matrices() takes at once, then lie in different banks,
+// as do a row's eight units, which copies write.
 //
 // Note [Two halves of a float]
-//     float32 inputs go to the matrix units as x = h + l, both float16, and a product is l h' + h l' + h h'. h has 11 bits, l the next 11 and
-//     a sign: x is off by 2^-24 of itself at most, as is the product by the l l' that is left out: no more than a float32
-//     rounds. Three products of float16 take half the time of three of TF32, whose parts have as many bits, and their operands half the memory.
-//     Operands are multiplied by 2^12 (kOperandBits), so that a remainder of a number of 2^-12, in rows of length 1, is still normal.
-//     The units cut sums off instead of rounding them, always towards zero. A sum over many keys would drift: after n steps by n 2^-24 of itself.
-//     So the products of a chunk start from zero and are added to the sum by the ordinary adders, which round to nearest.
-//     float16 and bfloat16 inputs take float16 operands, which for rows of unit length are closer than bfloat16, by three bits;
-//     there sums stay in the units.
+//     float32 inputs go to the matrix units as x = h + l, both float16, and a product is l h' + h l' + h h'. h has 11 bits,
+//     l the next 11 and a sign: x is off by 2^-24 of itself at most, as is the product by the l l' that is left out: no
+//     more than a float32 rounds. Three products of float16 take half the time of three of TF32, whose parts have as many
+//     bits, and their operands half the memory. Operands are multiplied by 2^12 (kOperandBits), so that a remainder of a
+//     number of 2^-12, in rows of length 1, is still normal. The units cut sums off instead of rounding them, always
+//     towards zero. A sum over many keys would drift: after n steps by n 2^-24 of itself. So the products of a chunk start
+//     from zero and are added to the sum by the ordinary adders, which round to nearest. float16 and bfloat16 inputs take
+//     float16 operands, which for rows of unit length are closer than bfloat16, by three bits; there sums stay in the
+//     units.
 #pragma once
 
 #include <cstdint>
@@ -102,9 +103,10 @@ FASTSSL_DEVICE void load_chunk(uint32_t to, const char* from, int64_t row_bytes)
     grid::copy_async(place + i * (kStep * kChunkBytes), own + (i * kStep) * row_bytes);
 }
 
-// Fragments of A (16 x 16) and of B (16 x 16, two of 8 columns), whose rows or columns lie along the sum, or across it: then a row in
-// memory is a term of the sum. left() and right() say where this lane finds its row of a fragment at the beginning of a chunk; at()
-// moves that by rows, of which eight at a time, and units, of which two at a time, in two instructions.
+// Fragments of A (16 x 16) and of B (16 x 16, two of 8 columns), whose rows or columns lie along the sum, or across it:
+// then a row in memory is a term of the sum. left() and right() say where this lane finds its row of a fragment at the
+// beginning of a chunk; at() moves that by rows, of which eight at a time, and units, of which two at a time, in two
+// instructions.
 FASTSSL_DEVICE uint32_t left(uint32_t chunk, int32_t lane) { return unit_at(chunk, lane % 16, lane / 16); }
 FASTSSL_DEVICE uint32_t right(uint32_t chunk, int32_t lane) {
   return unit_at(chunk, lane % 8 + lane / 16 * 8, lane / 8 % 2);
@@ -141,8 +143,8 @@ FASTSSL_DEVICE void multiply(float (&sums)[4][kColumns][4], const uint32_t (&a)[
   }
 }
 
-// Adds a chunk's products. load_left(a, i, unit) and load_right(b, j, unit) load the fragments of the i-th 16 rows and the j-th 16
-// columns; `unit` counts 8 numbers along the sum from the chunk's beginning, remainders behind the leading parts.
+// Adds a chunk's products. load_left(a, i, unit) and load_right(b, j, unit) load the fragments of the i-th 16 rows and the
+// j-th 16 columns; `unit` counts 8 numbers along the sum from the chunk's beginning, remainders behind the leading parts.
 template <bool kSplit, typename Left, typename Right>
 FASTSSL_DEVICE void multiply_chunk(Sums<kSplit>& sums, const Left& load_left, const Right& load_right) {
   constexpr int kColumns = kWarpColumns<kSplit> / 8, kRemainders = 4;  // units from a leading part to its remainder
@@ -240,7 +242,8 @@ FASTSSL_DEVICE bool meet(int32_t a, int32_t b, int32_t length, int32_t ring) {
   return ahead < length || behind < length;
 }
 
-// kTileRows queries from `row` on, and `columns` keys, as many at most, from `column` on; and the ranges of their ids, where there are any.
+// kTileRows queries from `row` on, and `columns` keys, as many at most, from `column` on; and the ranges of their ids,
+// where there are any.
 FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column, int32_t columns, const int64_t* of_rows,
                             const int64_t* of_columns) {
   Tile tile{row, column, false, false, false, false};

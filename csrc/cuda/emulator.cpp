@@ -272,8 +272,8 @@ char* shared_at(uint32_t offset, uint32_t bytes) {
   return machine->shared + offset;
 }
 
-// The value towards zero that has a float's 24 bits, as the matrix units of GPUs round (Fasi et al., PeerJ Computer Science 7:e330,
-// 2021, table 3).
+// The value towards zero that has a float's 24 bits, as the matrix units of GPUs round (Fasi et al., PeerJ Computer Science
+// 7:e330, 2021, table 3).
 float truncated(double v) {
   const auto f = float(v);
   return std::fabs(double(f)) > std::fabs(v) ? std::nextafter(f, 0.0f) : f;

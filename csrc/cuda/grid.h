@@ -46,8 +46,8 @@ FASTSSL_DEVICE int thread_again() {
 }
 FASTSSL_DEVICE int64_t block() { return int64_t(blockIdx.x); }
 FASTSSL_DEVICE void barrier() { __syncthreads(); }
-// Loads and stores of a warp do not move across it. It takes no time; without it the compiler loads so far ahead that it runs out of
-// registers.
+// Loads and stores of a warp do not move across it. It takes no time; without it the compiler loads so far ahead that it
+// runs out of registers.
 FASTSSL_DEVICE void warp_barrier() { __syncwarp(); }
 // The block's shared memory, as many bytes as launch() was asked for; begins at a multiple of 128.
 FASTSSL_DEVICE char* shared() {

@@ -1,9 +1,9 @@
 // The matrix units: products of 16 x 16 by 16 x 8 float16 numbers, and what brings their operands there.
 //
-// Addresses in shared memory are numbers of 32 bits, as the instructions take them; shared_base() is that of grid::shared().
-// All 32 lanes of a warp call load_matrices() and multiply_add(), together. The layout of fragments is PTX's: of A, lane
-// 4 g + t holds rows g and g + 8, columns 2 t and 2 t + 1, and those 8 columns further on; of B, rows 2 t and 2 t + 1, and those 8
-// further on, of column g; of C, rows g and g + 8, columns 2 t and 2 t + 1.
+// Addresses in shared memory are numbers of 32 bits, as the instructions take them; shared_base() is that of
+// grid::shared(). All 32 lanes of a warp call load_matrices() and multiply_add(), together. The layout of fragments is
+// PTX's: of A, lane 4 g + t holds rows g and g + 8, columns 2 t and 2 t + 1, and those 8 columns further on; of B, rows 2 t
+// and 2 t + 1, and those 8 further on, of column g; of C, rows g and g + 8, columns 2 t and 2 t + 1.
 #pragma once
 
 #include <cstdint>

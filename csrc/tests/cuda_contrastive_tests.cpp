@@ -1,5 +1,5 @@
-// The kernels of contrastive losses, run on the host: memory of just the right size, and a definition of a few lines in double. And
-// the machine's instructions for matrices, which they are built on.
+// The kernels of contrastive losses, run on the host: memory of just the right size, and a definition of a few lines in
+// double. And the machine's instructions for matrices, which they are built on.
 #include <cmath>
 #include <cstdint>
 #include <cstring>

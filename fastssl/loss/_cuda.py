@@ -1,8 +1,9 @@
-"""Contrastive sums and their gradients by the CUDA kernels of csrc/cuda/contrastive*, on rows as they come: knows nothing of autograd.
+"""Contrastive sums and their gradients by the CUDA kernels of csrc/cuda/contrastive*, on rows as they come.
 
-With S = scale * unit(query) @ unit(key).T, `forward` gives the logarithm of the sum of exp(S) over each row, over each column, and the
-logits of positives; `backward` the gradients in query, key and scale. S is never stored, the scale never read by the host,
-and nothing waits for the device: both can be captured into a CUDA graph. The same inputs give the same bits.
+With S = scale * unit(query) @ unit(key).T, `forward` gives the logarithm of the sum of exp(S) over each row, over each
+column, and the logits of positives; `backward` the gradients in query, key and scale. S is never stored, the scale never
+read by the host, and nothing waits for the device: both can be captured into a CUDA graph. The same inputs give the same
+bits.
 
 Arguments that both share:
 
@@ -14,11 +15,13 @@ Arguments that both share:
     columns: Whether columns are summed too; without key they are the rows.
     normalize_query, normalize_key: Whether rows are divided by their length, as torch.nn.functional.normalize does.
 
-Numbers: sums are float32. Of float16 and bfloat16 inputs, unit rows and weights (probabilities times gradients) are rounded to float16 for the
-matrix units; of float32 inputs, both are split into two float16, whose products keep 22 bits (csrc/cuda/contrastive_tile.h).
-Weights are rounded relative to the largest gradient of a sum, and are exact to 11 bits (float32: 22) down to 2^-28 of it.
-Memory: operands, 2 bytes a number (float32: 4); sums of the gradient, 4 bytes a number and, where rows are few, up to 16 times that;
-512 bytes a row at most for sums over columns; beyond 128 dimensions and for float32, 32 or 64 MiB for weights.
+Numbers: sums are float32. Of float16 and bfloat16 inputs, unit rows and weights (probabilities times gradients) are
+rounded to float16 for the matrix units; of float32 inputs, both are split into two float16, whose products keep 22 bits
+(csrc/cuda/contrastive_tile.h). Weights are rounded relative to the largest gradient of a sum, and are exact to 11 bits
+(float32: 22) down to 2^-28 of it.
+Memory: operands, 2 bytes a number (float32: 4); sums of the gradient, 4 bytes a number and, where rows are few, up to 16
+times that; 512 bytes a row at most for sums over columns; beyond 128 dimensions and for float32, 32 or 64 MiB for
+weights.
 """
 
 from __future__ import annotations
@@ -101,8 +104,8 @@ def backward(
     """Gradients in query, (N, D), key, (M, D), and scale, (): in their type and float32; None where not needed.
 
     Args:
-        rows_out, columns_out: Rows and columns that `forward` returned, or, of columns alone, what the same sums are elsewhere.
-        grad_rows, grad_positives, grad_columns: Gradients in the three results, float32; None: zeros.
+        rows_out, columns_out: Rows and columns that `forward` returned, or, of columns alone, what the same sums are
+        elsewhere. grad_rows, grad_positives, grad_columns: Gradients in the three results, float32; None: zeros.
         needs_query, needs_key: Which are wanted; that in the scale always comes.
     """
     job, kept = _job(query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key)
