@@ -27,8 +27,11 @@ void bind_contrastive(py::module_& m) {
       .value("float16", RowType::Float16)
       .value("bfloat16", RowType::BFloat16);
   py::class_<GridSize>(m, "GridSize")
-      .def(py::init([](int multiprocessors, int shared_bytes) { return GridSize{multiprocessors, shared_bytes}; }),
-           py::arg("multiprocessors"), py::arg("shared_bytes"))
+      .def(py::init([](int multiprocessors, int shared_bytes, int most_slots, int panel_tiles, int steps) {
+             return GridSize{multiprocessors, shared_bytes, false, most_slots, panel_tiles, steps};
+           }),
+           py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("most_slots") = GridSize().most_slots,
+           py::arg("panel_tiles") = GridSize().panel_tiles, py::arg("steps") = GridSize().steps)
       .def_static("of", &grid_size, py::arg("device"))
       .def_readonly("multiprocessors", &GridSize::multiprocessors)
       .def_readonly("shared_bytes", &GridSize::shared_bytes);

@@ -269,7 +269,9 @@ class RowType:
     bfloat16: ClassVar[RowType]
 
 class GridSize:
-    def __init__(self, multiprocessors: int, shared_bytes: int) -> None: ...
+    def __init__(
+        self, multiprocessors: int, shared_bytes: int, most_slots: int = 128, panel_tiles: int = 32, steps: int = 512
+    ) -> None: ...
     @staticmethod
     def of(device: int) -> GridSize: ...
     @property

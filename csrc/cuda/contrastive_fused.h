@@ -19,7 +19,6 @@ namespace fastssl::cuda {
 namespace {
 
 constexpr int kWeightBits = 14;
-constexpr int kSteps = 512;  // of 64 keys, after which sums go to memory: the matrix units cut off what they add
 
 // Weights of pairs, times 2^kWeightBits.
 struct PairWeights {

@@ -172,7 +172,7 @@ void run_fused(const ContrastiveJob& job, const BackwardPlan& plan, const Proble
                grid::Stream stream) {
   const auto launch = [&](const Problem& of, const SideLayout& rows, const SideLayout& columns) {
     if (rows.splits == 0) return;
-    const int32_t steps = columns.tiles * (kTileRows / kFusedKeys), most = kSteps * rows.splits;
+    const int32_t steps = columns.tiles * (kTileRows / kFusedKeys), most = plan.steps * rows.splits;
     for (int32_t first = 0; first < steps; first += most) {
       const FusedKernel<kDim> kernel{
           of,        pair_weights(rows, columns, workspace), rows.splits, first, core::smaller(most, steps - first),

@@ -7,9 +7,7 @@ namespace fastssl::cuda {
 namespace {
 
 constexpr int kTileBytes = kTileRows * kChunkBytes;
-constexpr int32_t kMostSlots = 128;    // of column sums: 512 bytes a row
 constexpr int32_t kMostShare = 128;  // of blocks in one row of tiles, whose sums are added up at the end
-constexpr int32_t kPanelTiles = 32;    // of a square panel: 32 MiB of weights, 64 where they are split
 
 template <typename T>
 T up(T value, T to) {
@@ -91,7 +89,7 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
 
   const bool by_distance = job.symmetric && job.unit();
   const bool by_strip = job.columns && job.unit();
-  plan.height = by_distance ? up(rows, 2 * kMostSlots) : by_strip ? up(rows, kMostSlots) : 1;
+  plan.height = by_distance ? up(rows, 2 * grid.most_slots) : by_strip ? up(rows, grid.most_slots) : 1;
   plan.strips = up(rows, plan.height);
   plan.slots = by_distance ? plan.strips / 2 : by_strip ? plan.strips : 0;
   const int64_t items = int64_t(plan.height) * (by_distance ? (plan.strips / 2 + 1) * plan.height : columns);
@@ -129,12 +127,13 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
     place(plan.key, job.key);
   }
   plan.newer = grid.newer;
+  plan.steps = grid.steps;
   plan.fused = !job.split() && job.dimensions <= kMostFused;
   const int32_t rows = plan.query.tiles, columns = plan.key.tiles;
   if (!plan.fused) {
     // As square as the matrix allows.
-    const int32_t most = kPanelTiles * kPanelTiles;
-    plan.panel_queries = std::min(rows, std::max(kPanelTiles, most / std::max(columns, 1)));
+    const int32_t most = grid.panel_tiles * grid.panel_tiles;
+    plan.panel_queries = std::min(rows, std::max(grid.panel_tiles, most / std::max(columns, 1)));
     plan.panel_keys = job.symmetric ? plan.panel_queries : std::min(columns, most / plan.panel_queries);
     plan.weights =
         places.take(int64_t(plan.panel_queries) * plan.panel_keys * kTileRows * kTileRows * 2 * (job.split() ? 2 : 1));
