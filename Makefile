@@ -103,7 +103,7 @@ format: $(VENV)/.installed
 # for which freed blocks must not wait in quarantine.
 SANITIZE := build/sanitize
 SANITIZED_LIBRARIES = $(foreach l,libasan.so libubsan.so libstdc++.so.6,$(shell $(CXX) -print-file-name=$(l)))
-WITHOUT_NATIVE := cuda_resources embedding examples gpu_benchmarks layout loader_benchmarks loss% models% pipelines_dali% pretrain readme reference
+WITHOUT_NATIVE := cuda_contrastive cuda_resources embedding examples gpu_benchmarks layout loader_benchmarks loss% models% pipelines_dali% pretrain readme reference
 SANITIZE_TESTS ?= $(filter-out $(WITHOUT_NATIVE:%=tests/test_%.py),$(wildcard tests/test_*.py))
 .PHONY: sanitize
 sanitize: $(VENV)/.installed

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "bind_contrastive.h"
 #include "bind_masks.h"
 #include "core/draw.h"
 #include "core/philox.h"
@@ -774,5 +775,6 @@ PYBIND11_MODULE(_C, m) {
     }
   });
 
+  bind_contrastive(m);
   bind_masks(m);
 }

@@ -1,7 +1,7 @@
 # The native module as Python sees it; csrc/bindings.cpp. Addresses are those of tensors' memory.
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 PLAN_FIELDS: tuple[str, ...]
 FIRST_RESERVED_VIEW: int
@@ -264,6 +264,80 @@ def cuda_architectures() -> str: ...
 def cuda_device_count() -> int: ...
 def cuda_device_info(device: int) -> dict[str, Any]: ...
 def core_probe(device: int, pixels: int, n: int, factor: float, out: int) -> None: ...
+
+# csrc/bind_contrastive.cpp
+CONTRASTIVE_MOST_DIMENSIONS: int
+
+class RowType:
+    float32: ClassVar[RowType]
+    float16: ClassVar[RowType]
+    bfloat16: ClassVar[RowType]
+
+class GridSize:
+    def __init__(
+        self, multiprocessors: int, shared_bytes: int, most_slots: int = 128, panel_tiles: int = 32, steps: int = 512
+    ) -> None: ...
+    @staticmethod
+    def of(device: int) -> GridSize: ...
+    @property
+    def multiprocessors(self) -> int: ...
+    @property
+    def shared_bytes(self) -> int: ...
+
+class RowMatrix:
+    def __init__(self, data: int, count: int, stride: int, ids: int, normalize: bool) -> None: ...
+
+class ContrastiveJob:
+    def __init__(
+        self,
+        query: RowMatrix,
+        key: RowMatrix | None,
+        dimensions: int,
+        type: RowType,
+        scale: int,
+        positive: int,
+        columns: bool,
+    ) -> None: ...
+
+class ForwardPlan:
+    def __init__(self, job: ContrastiveJob, grid: GridSize) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def segments(self) -> int: ...
+    def launch(
+        self,
+        job: ContrastiveJob,
+        rows: int,
+        positives: int,
+        columns: int,
+        workspace: int,
+        device: int,
+        stream: int,
+    ) -> None: ...
+
+class BackwardInputs:
+    def __init__(self, rows: int, columns: int, grad_rows: int, grad_positives: int, grad_columns: int) -> None: ...
+
+class BackwardPlan:
+    def __init__(self, job: ContrastiveJob, grid: GridSize, needs_query: bool, needs_key: bool) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def fused(self) -> bool: ...
+    def launch(
+        self,
+        job: ContrastiveJob,
+        inputs: BackwardInputs,
+        grad_query: int,
+        grad_key: int,
+        grad_scale: int,
+        workspace: int,
+        device: int,
+        stream: int,
+    ) -> None: ...
 
 # csrc/bind_masks.cpp
 MASK_STREAM: int

@@ -42,6 +42,7 @@ class Resources:
         loads, stores: Instructions for global memory by their width in bits; `generic` ones find out the kind of memory first.
         local_accesses: Instructions for local memory.
         doubles: Instructions in double precision, of which many GPUs make 1/64 as many as of single.
+        products: Instructions of the matrix units, 16 x 16 by 16 x 8 numbers each.
     """
 
     registers: int
@@ -53,6 +54,7 @@ class Resources:
     generic: int = 0
     local_accesses: int = 0
     doubles: int = 0
+    products: int = 0
     instructions: int = 0
 
 
@@ -109,6 +111,8 @@ def add_instructions(text: str, to: Resources) -> None:
             to.local_accesses += count
         elif DOUBLE.fullmatch(name):
             to.doubles += count
+        elif name == "HMMA" and "16816" in parts:
+            to.products += count
 
 
 USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -216,6 +220,8 @@ def differences(report: Report, stored: Report) -> list[str]:
             for name in ("registers", "shared", "generic", "doubles"):
                 if getattr(now, name) > getattr(was, name):
                     found.append(f"{where}: {name} {getattr(was, name)} -> {getattr(now, name)}")
+            if now.products < was.products:
+                found.append(f"{where}: {was.products} products of matrices, now {now.products}")
             before, after = (max(map(int, r.loads), default=0) for r in (was, now))
             if after < before:
                 found.append(f"{where}: the widest loads had {before} bits, now {after}")
@@ -246,16 +252,26 @@ def save(report: Report, version: str, path: Path = STORED) -> None:
 
 
 def table(report: Report) -> str:
-    head = ["kernel", "sm", "registers", "loads by bits", "stores by bits", "generic", "doubles", "instructions"]
+    head = [
+        "kernel",
+        "sm",
+        "registers",
+        "loads by bits",
+        "stores by bits",
+        "generic",
+        "doubles",
+        "products",
+        "instructions",
+    ]
 
     def by_bits(accesses: dict[str, int]) -> str:
         return " ".join(f"{width}:{accesses[width]}" for width in sorted(accesses, key=int))
 
-    rows = [head, ["---", *["---:"] * 2, "---", "---", *["---:"] * 3]]
+    rows = [head, ["---", *["---:"] * 2, "---", "---", *["---:"] * 4]]
     for kernel in sorted(report):
         for arch in sorted(report[kernel], key=int):
             r = report[kernel][arch]
-            numbers = [str(r.generic), str(r.doubles), str(r.instructions)]
+            numbers = [str(r.generic), str(r.doubles), str(r.products), str(r.instructions)]
             rows.append([kernel, arch, str(r.registers), by_bits(r.loads), by_bits(r.stores), *numbers])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 

@@ -44,8 +44,26 @@ def test_what_is_stored_holds_every_architecture():
     assert cuda_resources.spills(stored) == []
 
 
+def test_kernels_of_contrastive_losses_use_the_matrix_units(report):
+    """As many products as a turn of each of their loops has, at least: nothing of it is done otherwise."""
+    least = {
+        "ForwardKernel<false>": 128,  # 64 x 64 sums of 64 terms, a warp
+        "ForwardKernel<true>": 96,  # 64 x 32 sums of 32 terms, three times
+        "PanelKernel<false>": 128,
+        "PanelKernel<true>": 96,
+        "ProductKernel<false>": 256,  # along and across
+        "ProductKernel<true>": 192,
+        "FusedKernel<64>": 128,  # 32 queries with 64 keys, twice
+        "FusedKernel<128>": 256,
+    }
+    for kernel, number in least.items():
+        for arch, resources in report[kernel].items():
+            assert resources.products >= number, (kernel, arch)
+
+
 def make_report(**changes: object) -> cuda_resources.Report:
     usual = {"registers": 64, "stack": 0, "local": 0, "shared": 0, "loads": {"32": 4, "128": 1}, "stores": {"64": 2}}
+    usual["products"] = 16
     return {"FrameKernel<3>": {"90": Resources(**{**usual, **changes})}}
 
 
@@ -56,6 +74,7 @@ def make_report(**changes: object) -> cuda_resources.Report:
         ({"shared": 16}, "FrameKernel<3>, sm_90: shared 0 -> 16"),
         ({"generic": 1}, "FrameKernel<3>, sm_90: generic 0 -> 1"),
         ({"doubles": 1}, "FrameKernel<3>, sm_90: doubles 0 -> 1"),
+        ({"products": 8}, "FrameKernel<3>, sm_90: 16 products of matrices, now 8"),
         ({"loads": {"32": 8}}, "FrameKernel<3>, sm_90: the widest loads had 128 bits, now 32"),
         ({"stores": {"32": 2, "64": 1}}, "FrameKernel<3>, sm_90: 2 stores of 64 bits, now 1"),
     ],
@@ -92,6 +111,7 @@ def test_accesses_are_counted_by_width():
         "ST.E.U16 [R2.64], R4 ;",
         "STL [R1], R4 ;",
         "@!UP0 DFMA R4, R2, R6, R8 ;",
+        "HMMA.16816.F32 R4, R8, R12, R4 ;",
         "STS.128 [R1], R4 ;",
     ]
     r = Resources(32, 0, 0, 0)
@@ -99,7 +119,7 @@ def test_accesses_are_counted_by_width():
     cuda_resources.add_instructions(text, r)
     assert r.loads == {"128": 1, "8": 1, "64": 1}
     assert r.stores == {"32": 1, "16": 1}
-    assert (r.generic, r.local_accesses, r.doubles, r.instructions) == (2, 1, 1, 8)
+    assert (r.generic, r.local_accesses, r.doubles, r.products, r.instructions) == (2, 1, 1, 1, 9)
 
 
 def test_stored_reports_survive_writing(tmp_path):

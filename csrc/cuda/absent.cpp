@@ -1,6 +1,7 @@
 // Stands in for cuda/*.cu in a build without CUDA, so that no caller needs to know.
 #include <stdexcept>
 
+#include "contrastive.h"
 #include "device.h"
 #include "masks.h"
 #include "render.h"
@@ -18,6 +19,14 @@ int device_count() { return 0; }
 DeviceInfo device_info(int) { throw std::runtime_error(kAbsent); }
 void launch_render(const RenderPlan&, const void*, void*, int, uintptr_t) { throw std::runtime_error(kAbsent); }
 void core_probe(int, const float*, int64_t, float, float*) { throw std::runtime_error(kAbsent); }
+GridSize grid_size(int) { throw std::runtime_error(kAbsent); }
+void launch_forward(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void*, int, uintptr_t) {
+  throw std::runtime_error(kAbsent);
+}
+void launch_backward(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&, void*,
+                     int, uintptr_t) {
+  throw std::runtime_error(kAbsent);
+}
 void draw_masks(const core::MaskJob&, int, uintptr_t) { throw std::runtime_error(kAbsent); }
 
 }  // namespace fastssl::cuda

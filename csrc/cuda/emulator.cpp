@@ -1,10 +1,16 @@
+// Some systems ask for checks by default, which take a jump from stack to stack for an error.
+#undef _FORTIFY_SOURCE
+
 #include "emulator.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -29,12 +35,27 @@ constexpr size_t kStack = 64 * 1024;
 
 enum class State { Running, AtBarrier, AtShuffle, Ended };
 
+// What a lane gives to the others of its warp.
+struct Gift {
+  uint32_t words[kGiftWords] = {};
+};
+
+// A copy to shared memory that has been asked for and not waited for.
+struct Copy {
+  char* to;
+  const char* from;
+};
+
 struct Fiber {
   ucontext_t context;
+  jmp_buf resumed;  // where it left off, once it has begun
+  bool begun = false;
   char* stack = nullptr;
   State state = State::Running;
-  int32_t given[2] = {};  // to the last two shuffles: a lane may be one ahead of another
-  uint32_t shuffles = 0;
+  Gift given[2];  // to the last two exchanges: a lane may be one ahead of another
+  uint32_t exchanges = 0;
+  std::vector<std::vector<Copy>> groups;  // committed
+  std::vector<Copy> open;
   void* fake_stack = nullptr;
 };
 
@@ -45,6 +66,7 @@ struct Machine {
   int shared_bytes = 0;
   const std::function<void()>* body = nullptr;  // null: fibers come to their end
   ucontext_t scheduler;
+  jmp_buf scheduler_left;
   void* fake_stack = nullptr;
   const void* stack = nullptr;
   size_t stack_size = 0;
@@ -69,13 +91,40 @@ void after_switch([[maybe_unused]] void* kept, [[maybe_unused]] const void** sta
 #endif
 }
 
+// Once begun, fibers are left and resumed by jumps: swapcontext() asks the kernel about signals each time, which takes ten times
+// as long as what runs between two matrix instructions.
+#if defined(FASTSSL_FIBER_SANITIZER)
+constexpr bool kJumps = false;  // the sanitizer takes a jump for the end of the frames that it leaves
+#else
+constexpr bool kJumps = true;
+#endif
+
+void to_scheduler(Machine& m, Fiber& fiber) {
+  if constexpr (kJumps) {
+    if (_setjmp(fiber.resumed) == 0) _longjmp(m.scheduler_left, 1);
+  } else {
+    swapcontext(&fiber.context, &m.scheduler);
+  }
+}
+
+void to_fiber(Machine& m, Fiber& fiber) {
+  if constexpr (kJumps) {
+    if (_setjmp(m.scheduler_left) != 0) return;
+    if (fiber.begun) _longjmp(fiber.resumed, 1);
+    fiber.begun = true;
+    setcontext(&fiber.context);
+  } else {
+    swapcontext(&m.scheduler, &fiber.context);
+  }
+}
+
 // Back to the scheduler, until it resumes this fiber.
 void yield(State state) {
   Machine& m = *machine;
   Fiber& fiber = m.fibers[size_t(m.current)];
   fiber.state = state;
   before_switch(&fiber.fake_stack, m.stack, m.stack_size);
-  swapcontext(&fiber.context, &m.scheduler);
+  to_scheduler(m, fiber);
   after_switch(fiber.fake_stack, nullptr, nullptr);
 }
 
@@ -93,7 +142,7 @@ void fiber_main() {
   }
   Fiber& fiber = m.fibers[size_t(m.current)];
   before_switch(nullptr, m.stack, m.stack_size);  // null: its fake stack is given back
-  swapcontext(&fiber.context, &m.scheduler);
+  to_scheduler(m, fiber);
 }
 
 void resume(Machine& m, int i) {
@@ -101,7 +150,7 @@ void resume(Machine& m, int i) {
   m.current = i;
   fiber.state = State::Running;
   before_switch(&m.fake_stack, fiber.stack, kStack);
-  swapcontext(&m.scheduler, &fiber.context);
+  to_fiber(m, fiber);
   after_switch(m.fake_stack, nullptr, nullptr);
   if (m.error) std::rethrow_exception(m.error);
 }
@@ -145,7 +194,11 @@ void run_warp(Machine& m, int from, int to) {
 
 void run_block(Machine& m, int threads) {
   std::memset(m.shared, 0xFF, size_t(m.shared_bytes));
-  for (Fiber& fiber : m.fibers) fiber.shuffles = 0;
+  for (Fiber& fiber : m.fibers) {
+    fiber.exchanges = 0;
+    fiber.groups.clear();
+    fiber.open.clear();
+  }
   const std::vector<int> warps = warps_in_order((threads + kWarp - 1) / kWarp, m.block);
   do {
     for (const int warp : warps) run_warp(m, warp * kWarp, std::min(threads, (warp + 1) * kWarp));
@@ -193,16 +246,135 @@ int64_t block() { return machine->block; }
 void barrier() { yield(State::AtBarrier); }
 char* shared() { return machine->shared; }
 
+namespace {
+
+// Gives these words to the other lanes of the warp. Returns in which slot of each of them theirs are, when all have come.
+uint32_t exchange(const uint32_t* words, int count) {
+  Machine& m = *machine;
+  Fiber& fiber = m.fibers[size_t(m.current)];
+  const uint32_t slot = fiber.exchanges++ & 1;
+  std::copy_n(words, count, fiber.given[slot].words);
+  yield(State::AtShuffle);
+  return slot;
+}
+
+// A whole warp, as the instructions for matrices need it: the number of its first lane.
+int first_lane() {
+  const int first = machine->current / kWarp * kWarp;
+  if (first + kWarp > int(machine->fibers.size()))
+    throw std::logic_error("a matrix instruction in a warp that lacks lanes");
+  return first;
+}
+
+char* shared_at(uint32_t offset, uint32_t bytes) {
+  if (offset % 16 != 0) throw std::logic_error("an address in shared memory that is no multiple of 16");
+  if (offset + bytes > uint32_t(machine->shared_bytes)) throw std::logic_error("beyond the block's shared memory");
+  return machine->shared + offset;
+}
+
+// The value towards zero that has a float's 24 bits, as the matrix units of GPUs round (Fasi et al., PeerJ Computer Science
+// 7:e330, 2021, table 3).
+float truncated(double v) {
+  const auto f = float(v);
+  return std::fabs(double(f)) > std::fabs(v) ? std::nextafter(f, 0.0f) : f;
+}
+
+// All float16 as floats.
+const float* halves() {
+  static const std::vector<float> table = [] {
+    std::vector<float> values(1 << 16);
+    for (uint32_t i = 0; i < values.size(); ++i) {
+      const int exponent = int(i >> 10 & 31), fraction = int(i & 1023);
+      float v = exponent ? std::ldexp(float(1024 + fraction), exponent - 25) : std::ldexp(float(fraction), -24);
+      if (exponent == 31)
+        v = fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+      values[i] = i >> 15 ? -v : v;
+    }
+    return values;
+  }();
+  return table.data();
+}
+
+}  // namespace
+
 int32_t shuffle_xor(int32_t value, int mask) {
   Machine& m = *machine;
   const int self = m.current;
   if ((self ^ mask) >= int(m.fibers.size()) || self / kWarp != (self ^ mask) / kWarp)
     throw std::logic_error("a shuffle with a lane that is not there");
-  Fiber& fiber = m.fibers[size_t(self)];
-  const uint32_t slot = fiber.shuffles++ & 1;
-  fiber.given[slot] = value;
-  yield(State::AtShuffle);
-  return m.fibers[size_t(self ^ mask)].given[slot];
+  const auto word = uint32_t(value);
+  const uint32_t slot = exchange(&word, 1);
+  return int32_t(m.fibers[size_t(self ^ mask)].given[slot].words[0]);
+}
+
+void copy_async(uint32_t to, const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0)
+    throw std::logic_error("a copy from an address that is no multiple of 16");
+  char* const memory = shared_at(to, 16);
+  std::memset(memory, 0xFF, 16);  // nobody may still read what was there
+  machine->fibers[size_t(machine->current)].open.push_back({memory, static_cast<const char*>(from)});
+}
+
+void commit_copies() {
+  Fiber& fiber = machine->fibers[size_t(machine->current)];
+  fiber.groups.push_back(std::move(fiber.open));
+  fiber.open.clear();
+}
+
+void wait_copies(int left) {
+  std::vector<std::vector<Copy>>& groups = machine->fibers[size_t(machine->current)].groups;
+  while (int(groups.size()) > left) {
+    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
+    groups.erase(groups.begin());
+  }
+}
+
+void load_matrices(uint32_t row, bool transposed, uint32_t out[4]) {
+  const int first = first_lane(), lane = machine->current - first;
+  shared_at(row, 16);
+  const uint32_t slot = exchange(&row, 1);
+  for (int i = 0; i < 4; ++i) {
+    uint32_t rows[8], banks = 0;
+    for (int r = 0; r < 8; ++r) {
+      rows[r] = machine->fibers[size_t(first + 8 * i + r)].given[slot].words[0];
+      banks |= 1u << rows[r] / 16 % 8;
+    }
+    if (banks != 0xFF) throw std::logic_error("rows of a matrix that share banks");
+    uint16_t pair[2];
+    for (int j = 0; j < 2; ++j) {
+      const int r = transposed ? 2 * (lane % 4) + j : lane / 4, column = transposed ? lane / 4 : 2 * (lane % 4) + j;
+      std::memcpy(&pair[j], machine->shared + rows[r] + 2 * column, 2);
+    }
+    out[i] = pair[0] | uint32_t(pair[1]) << 16;
+  }
+}
+
+float half_value(uint16_t bits) { return halves()[bits]; }
+
+void multiply_add(float c[4], const uint32_t a[4], const uint32_t b[2]) {
+  const int first = first_lane(), lane = machine->current - first, group = lane / 4, within = lane % 4;
+  const uint32_t words[] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  const uint32_t slot = exchange(words, 6);
+  const float* const value = halves();
+  const auto given = [&](int from, int word, int half) {
+    return value[machine->fibers[size_t(first + from)].given[slot].words[word] >> 16 * half & 0xFFFFu];
+  };
+  // PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type": of A, lane 4 g + t holds rows g and g + 8, columns
+  // 2 t and 2 t + 1, and those 8 further on; of B, rows 2 t and 2 t + 1 and those 8 further on, column g; of C, rows g and
+  // g + 8, columns 2 t and 2 t + 1.
+  float left[2][16], right[2][16];
+  for (int k = 0; k < 16; ++k) {
+    const int from = k % 8 / 2, half = k % 2, far = k / 8;
+    for (int r = 0; r < 2; ++r) left[r][k] = given(4 * group + from, 2 * far + r, half);
+    for (int n = 0; n < 2; ++n) right[n][k] = given(4 * (2 * within + n) + from, 4 + far, half);
+  }
+  for (int r = 0; r < 2; ++r) {
+    for (int n = 0; n < 2; ++n) {
+      double sum = double(c[2 * r + n]);
+      for (int k = 0; k < 16; ++k) sum += double(left[r][k]) * double(right[n][k]);
+      c[2 * r + n] = truncated(sum);
+    }
+  }
 }
 
 }  // namespace fastssl::cuda::emulator

@@ -3,7 +3,9 @@
 // The threads of a block are fibers of one thread of the machine, which run one after the other from barrier to barrier. What
 // a GPU would do wrong is made visible: threads that part at a barrier or a shuffle are an error; shared memory begins as
 // NaN, not as what the block before left; and the order of threads and blocks can be turned round, which changes the
-// result of a kernel that lacks a barrier or needs what another block writes.
+// result of a kernel that lacks a barrier or needs what another block writes. Copies to shared memory arrive when they are
+// waited for and not before; until then their place holds NaN. Matrix instructions take their operands from the 32 lanes by
+// the layout that PTX documents; rows of a matrix that share banks, which a GPU would only be slow at, are an error.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +19,7 @@
 namespace fastssl::cuda::emulator {
 
 constexpr int kWarp = 32;
+constexpr int kGiftWords = 6;  // that a lane gives to the others at once, at most
 
 // `blocks` blocks of `threads` threads run `body`. Throws what that throws, and std::logic_error where they
 // part.
@@ -31,6 +34,13 @@ int64_t block();
 void barrier();
 char* shared();
 int32_t shuffle_xor(int32_t value, int mask);
+// See grid.h. Addresses in shared memory are counted from the beginning of the block's.
+void copy_async(uint32_t to, const void* from);
+void commit_copies();
+void wait_copies(int left);
+void load_matrices(uint32_t row, bool transposed, uint32_t out[4]);
+void multiply_add(float c[4], const uint32_t a[4], const uint32_t b[2]);
+float half_value(uint16_t bits);
 
 }  // namespace fastssl::cuda::emulator
 
@@ -42,8 +52,10 @@ struct Stream {};
 constexpr int kFewer = 0;
 
 FASTSSL_DEVICE int thread() { return emulator::thread(); }
+FASTSSL_DEVICE int thread_again() { return emulator::thread(); }
 FASTSSL_DEVICE int64_t block() { return emulator::block(); }
 FASTSSL_DEVICE void barrier() { emulator::barrier(); }
+FASTSSL_DEVICE void warp_barrier() {}
 FASTSSL_DEVICE char* shared() { return emulator::shared(); }
 template <typename T>
 FASTSSL_DEVICE T* global(T* address) {

@@ -38,11 +38,20 @@ constexpr int kFewer = 0;
 #endif
 
 FASTSSL_DEVICE int thread() { return int(threadIdx.x); }
+// The same, read anew, and not kept in a register from where it was read before.
+FASTSSL_DEVICE int thread_again() {
+  int number;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+  return number;
+}
 FASTSSL_DEVICE int64_t block() { return int64_t(blockIdx.x); }
 FASTSSL_DEVICE void barrier() { __syncthreads(); }
-// The block's shared memory, as many bytes as launch() was asked for.
+// Loads and stores of a warp do not move across it. It takes no time; without it the compiler loads so far ahead that it
+// runs out of registers.
+FASTSSL_DEVICE void warp_barrier() { __syncwarp(); }
+// The block's shared memory, as many bytes as launch() was asked for; begins at a multiple of 128.
 FASTSSL_DEVICE char* shared() {
-  extern __shared__ float4 fastssl_shared[];
+  extern __shared__ __align__(128) float4 fastssl_shared[];
   return reinterpret_cast<char*>(fastssl_shared);
 }
 // An address that was itself read from memory, where the compiler cannot see that it is one of global memory: loads and stores
@@ -69,10 +78,20 @@ __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) run(const K
   kernel();
 }
 
-// Shared memory: at most kMostShared bytes. Throws std::runtime_error.
+// Throws std::runtime_error.
 template <typename Kernel>
 void launch(const Kernel& kernel, int64_t blocks, int shared_bytes, Stream stream) {
   if (blocks <= 0) return;
+  constexpr int kUnasked = 48 * 1024;  // shared memory that a block may have without asking for more
+  if (shared_bytes > kUnasked) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) {
+      cudaGetLastError();
+      throw std::runtime_error("asking for " + std::to_string(shared_bytes) +
+                               " bytes of shared memory: " + cudaGetErrorString(error));
+    }
+  }
   run<Kernel><<<unsigned(blocks), Kernel::kThreads, size_t(shared_bytes), stream>>>(kernel);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string("launching a kernel: ") + cudaGetErrorString(error));

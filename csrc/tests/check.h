@@ -50,5 +50,7 @@ void test_render();
 void test_edited_plans();
 // In masks_tests.cpp.
 void test_masks();
+// In cuda_contrastive_tests.cpp.
+void test_cuda_contrastive();
 // In cuda_render_tests.cpp.
 void test_cuda_render();

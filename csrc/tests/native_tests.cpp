@@ -543,6 +543,7 @@ int main() {
   test_edited_plans();
   test_masks();
   test_cuda_render();
+  test_cuda_contrastive();
   test_parallel_for();
   test_files();
   test_engine();

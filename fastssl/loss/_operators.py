@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from fastssl.loss import _tiles
+from fastssl.loss import _cuda, _tiles
 from fastssl.loss._checks import FLOATS
 from fastssl.loss._rows import number, unit_rows, unit_rows_backward, working_dtype
 
@@ -96,7 +96,7 @@ def backend_of(query: Tensor, key: Tensor | None) -> ModuleType:
 
     Asked of fake tensors, too: looks at no number of theirs.
     """
-    return _tiles
+    return _cuda if _cuda.usable(query, key) else _tiles
 
 
 def unit(x: Tensor) -> Tensor:

@@ -1,0 +1,269 @@
+// Launches a contrastive job's kernels, on whatever machine grid.h stands for. Included by contrastive_*.cu and
+// contrastive_emulated.cpp alone.
+//
+// Note [The floor of contrastive losses]
+//     On paper, for an H100 SXM; nothing here has been measured. It has 132 multiprocessors at 1.75 GHz, and each of them,
+//     in a clock, does 4096 operations of float16 by wgmma, about 2500 by mma.sync (62 %: a product of 16 x 16 by 16 x 8 in
+//     1.6 clocks), 16 exponentials, and moves 128 bytes of shared memory. Together they read some 5.5 TB/s from the L2
+//     cache. R rows of D dimensions, keys are queries, constant shift:
+//
+//         pass                    operations   exponentials   R = 16384, D = 128, in us: by wgmma, by mma.sync, exponentials
+//         forward, half the pairs      R^2 D       R^2 / 2                                    36        59       36
+//         backward, fused            4 R^2 D           R^2                                   145       238       73
+//         backward, panels           3 R^2 D       R^2 / 2     (D > 128; here at D = 512)    436       714       36
+//
+//     So both passes take 0.18 ms at the least, and 0.30 ms by mma.sync if exponentials hide behind the products, as they
+//     do where another warp, or the next 16 keys of the same one, keeps the matrix units busy; 0.35 to 0.45 ms is what to
+//     expect. From memory come 2 R D bytes, 4 MB, a pass: nothing. From L2, a row tile's keys, 2 R D bytes for every 128
+//     rows, half of that in the forward pass: 0.27 and 0.54 GB, 2 TB/s. At D = 512 L2 is the bound: row tiles no longer
+//     stay in shared memory, so a tile of 128 x 128 pairs reads 2 * 128 * 2 D bytes, 2.1 GB in all, 0.39 ms in the forward
+//     pass; the panels read as much, and their products twice as much, 6.4 GB, 1.2 ms. Tiles of 256 x 128 would read a
+//     quarter less. float32 does three products for one, and reads twice as many bytes. Around the products, for each pass,
+//     five kernels that read or write R D numbers, some 3 us each. Shared memory, in clocks of a multiprocessor for each
+//     product of a warp, to be below 1.6: forward, panels and their products, 64 x 64 sums from 8 loads of 4 clocks for 32
+//     products: 1.0. Fused: 18 loads for 64 products (16 keys, D = 128): 1.1. Split: 12 for 48: 1.0.
+//
+//         kernel         threads  registers sm_80, sm_90  shared memory, KB                      blocks a multiprocessor
+//         Forward            128      236, 239             66; up to 64 dimensions 50                       2
+//         Forward, split     256      227, 231             100 at 128 dimensions; beyond 160, 68           1
+//         Fused, 64          128      162, 164             18                                                 3
+//         Fused, 128         128      255, 255             37                                                 2
+//         Panel              128      200, 204             64                                                 2
+//         Panel, split       256      189, 192             64                                                 1
+//         Product            128      212, 214             64                                                 2
+//         Product, split     256      214, 216             64                                                 1
+//
+//     That is eight warps a multiprocessor, two for each of its schedulers, twelve for Fused, 64: registers allow no more,
+//     and independent products enough hide the units' latency: 32 in Forward, Panel and Product, 4 + 32 in Fused. Where a
+//     multiprocessor has 100 KB of shared memory (sm_86, sm_89, sm_120), one block fits of those that take more than 49;
+//     their matrix units are slower in proportion. Not done: wgmma and TMA, for the times in the column before. Their
+//     descriptors need a GPU to be tried on.
+#pragma once
+
+#include "contrastive.h"
+#include "contrastive_finish.h"
+#include "contrastive_forward.h"
+#include "contrastive_panels.h"
+
+namespace fastssl::cuda {
+namespace {
+
+// A workspace, by what lies where.
+class Workspace {
+ public:
+  explicit Workspace(void* base) : base_(static_cast<char*>(base)) {}
+  char* bytes(int64_t at) const { return base_ + at; }
+  float* floats(int64_t at) const { return reinterpret_cast<float*>(base_ + at); }
+  int64_t* integers(int64_t at) const { return reinterpret_cast<int64_t*>(base_ + at); }
+
+ private:
+  char* base_;
+};
+
+Input input_of(const ContrastiveJob& job, const RowMatrix& rows) {
+  return {rows.data, rows.stride, rows.count, job.dimensions, job.type, rows.normalize};
+}
+
+Side side_of(const RowMatrix& rows, const SideLayout& layout, const Workspace& workspace) {
+  return {workspace.bytes(layout.operand),
+          workspace.floats(layout.factor),
+          rows.ids,
+          rows.ids ? workspace.integers(layout.ranges) : nullptr,
+          rows.count,
+          layout.tiles};
+}
+
+Problem problem_of(const ContrastiveJob& job, const SideLayout& query, const SideLayout& key,
+                   const Workspace& workspace) {
+  return {side_of(job.query, query, workspace),
+          side_of(job.key, key, workspace),
+          job.scale,
+          job.row_bytes(),
+          job.chunks(),
+          job.positive,
+          job.symmetric,
+          job.unit()};
+}
+
+int64_t blocks_of(int64_t items, int64_t each) { return (items + each - 1) / each; }
+
+template <bool kSplit>
+void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLayout& layout,
+                  const Workspace& workspace, grid::Stream stream) {
+  const Input in = input_of(job, rows);
+  const int32_t padded = layout.tiles * kTileRows;
+  float* const largest = rows.normalize ? nullptr : workspace.floats(layout.largest);
+  float* const factor = workspace.floats(layout.factor);
+  if (largest) grid::launch(LargestKernel{in, largest}, blocks_of(rows.count, kRowsPerBlock), 0, stream);
+  grid::launch(FactorKernel{largest, rows.count, factor}, 1, FactorKernel::kThreads / 32 * int(sizeof(float)), stream);
+  grid::launch(OperandKernel<kSplit>{in, factor, workspace.bytes(layout.operand), job.row_bytes(), padded,
+                                     job.padded_dimensions(), workspace.floats(layout.inverse)},
+               blocks_of(padded, kRowsPerBlock), 0, stream);
+  if (rows.ids)
+    grid::launch(RangesKernel{rows.ids, rows.count, workspace.integers(layout.ranges)}, layout.tiles,
+                 RangesKernel::kShared, stream);
+}
+
+template <bool kSplit>
+void prepare(const ContrastiveJob& job, const SideLayout& query, const SideLayout& key, const Workspace& workspace,
+             grid::Stream stream) {
+  prepare_side<kSplit>(job, job.query, query, workspace, stream);
+  if (!job.symmetric) prepare_side<kSplit>(job, job.key, key, workspace, stream);
+}
+
+template <bool kSplit>
+void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results,
+                 const Workspace& workspace, grid::Stream stream) {
+  prepare<kSplit>(job, plan.query, plan.key, workspace, stream);
+  const Problem problem = problem_of(job, plan.query, plan.key, workspace);
+  const int shared = forward_shared(job, plan.resident);
+  float* const row_sums = workspace.floats(plan.row_sums);
+  float* const row_shifts = workspace.floats(plan.row_shifts);
+  float* const column_sums = workspace.floats(plan.column_sums);
+  grid::launch(
+      ForwardKernel<kSplit>{problem, plan.height, plan.strips, plan.segments, plan.resident, job.columns, false,
+                            row_sums, row_shifts, column_sums, job.positive < 0 ? nullptr : results.positives},
+      int64_t(plan.strips) * plan.segments, shared, stream);
+  grid::launch(SumsKernel{problem, false, row_sums, row_shifts, column_sums, plan.segments, plan.slots, plan.height,
+                          plan.strips, results.rows},
+               plan.query.tiles, 0, stream);
+  if (!job.columns) return;
+  float* const exchanged_sums = workspace.floats(plan.exchanged_sums);
+  float* const exchanged_shifts = workspace.floats(plan.exchanged_shifts);
+  Problem exchanged = problem;
+  exchanged.query = problem.key;
+  exchanged.key = problem.query;
+  grid::launch(ForwardKernel<kSplit>{exchanged, 1, plan.exchanged_strips, plan.exchanged_segments, plan.resident, false,
+                                     true, exchanged_sums, exchanged_shifts, nullptr, nullptr},
+               int64_t(plan.exchanged_strips) * plan.exchanged_segments, shared, stream);
+  grid::launch(SumsKernel{problem, true, exchanged_sums, exchanged_shifts, column_sums, plan.exchanged_segments,
+                          plan.slots, plan.height, plan.strips, results.columns},
+               plan.key.tiles, 0, stream);
+}
+
+void weigh(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs, const Problem& problem,
+           const Workspace& workspace, float* unit, grid::Stream stream) {
+  const auto gradients = [&](const RowMatrix& rows, const SideLayout& layout, const float* grad, const float* sums) {
+    return Gradients{grad,
+                     sums,
+                     rows.count,
+                     layout.tiles * kTileRows,
+                     workspace.floats(layout.weight),
+                     workspace.floats(layout.shift)};
+  };
+  const Gradients rows = gradients(job.query, plan.query, inputs.grad_rows, inputs.rows);
+  const Gradients columns =
+      job.symmetric ? Gradients{} : gradients(job.key, plan.key, inputs.grad_columns, inputs.columns);
+  grid::launch(WeightsKernel{problem, rows, columns, unit},
+               blocks_of(int64_t(rows.padded) + columns.padded, WeightsKernel::kThreads),
+               WeightsKernel::kThreads / 32 * int(sizeof(float)), stream);
+}
+
+PairWeights pair_weights(const SideLayout& rows, const SideLayout& columns, const Workspace& workspace) {
+  return {{},
+          workspace.floats(rows.weight),
+          workspace.floats(rows.shift),
+          workspace.floats(columns.weight),
+          workspace.floats(columns.shift)};
+}
+
+template <int kDim>
+void run_fused(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
+               grid::Stream stream) {
+  const auto launch = [&](const Problem& of, const SideLayout& rows, const SideLayout& columns) {
+    if (rows.splits == 0) return;
+    const int32_t steps = columns.tiles * (kTileRows / kFusedKeys), most = plan.steps * rows.splits;
+    for (int32_t first = 0; first < steps; first += most) {
+      const FusedKernel<kDim> kernel{
+          of,        pair_weights(rows, columns, workspace), rows.splits, first, core::smaller(most, steps - first),
+          first > 0, workspace.floats(rows.partial)};
+      grid::launch(kernel, int64_t(rows.tiles) * rows.splits, FusedKernel<kDim>::shared(plan.newer), stream);
+    }
+  };
+  launch(problem, plan.query, plan.key);
+  if (job.symmetric) return;
+  Problem exchanged = problem;
+  exchanged.query = problem.key;
+  exchanged.key = problem.query;
+  launch(exchanged, plan.key, plan.query);
+}
+
+template <bool kSplit>
+void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
+                grid::Stream stream) {
+  using Multiply = ProductKernel<kSplit>;
+  const auto wide = int32_t(blocks_of(job.padded_dimensions(), kTileRows));
+  const auto multiply = [&](const Panel& panel, const SideLayout& side, const SideLayout& other, bool of_keys,
+                            bool add) {
+    if (side.splits == 0) return;
+    const Product product{
+        workspace.bytes(other.operand), workspace.floats(side.partial), side.tiles, side.splits, of_keys, add};
+    grid::launch(Multiply{panel, product, job.row_bytes(), job.chunks(), wide},
+                 int64_t(of_keys ? panel.keys : panel.queries) * wide * side.splits, Multiply::kShared, stream);
+  };
+  for (int32_t query = 0; query < plan.query.tiles; query += plan.panel_queries) {
+    for (int32_t key = job.symmetric ? query : 0; key < plan.key.tiles; key += plan.panel_keys) {
+      Panel panel;
+      panel.query = query;
+      panel.queries = core::smaller(plan.panel_queries, plan.query.tiles - query);
+      panel.key = key;
+      panel.keys = core::smaller(plan.panel_keys, plan.key.tiles - key);
+      panel.weights = workspace.bytes(plan.weights);
+      panel.row_bytes = int64_t(panel.keys) * kTileRows / kDepth<kSplit> * kChunkBytes;
+      panel.diagonal = job.symmetric && key == query;
+      grid::launch(PanelKernel<kSplit>{problem, pair_weights(plan.query, plan.key, workspace), panel},
+                   int64_t(panel.queries) * panel.keys, PanelKernel<kSplit>::kShared, stream);
+      // The first panel of a row of them, or of a column, begins its sums; of a symmetric problem, the first row of panels does.
+      multiply(panel, plan.query, plan.key, false, job.symmetric ? query > 0 || key > 0 : key > 0);
+      if (!panel.diagonal) multiply(panel, plan.key, plan.query, true, query > 0);
+    }
+  }
+}
+
+template <bool kSplit>
+void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
+                  const BackwardResults& results, const Workspace& workspace, grid::Stream stream) {
+  prepare<kSplit>(job, plan.query, plan.key, workspace, stream);
+  const Problem problem = problem_of(job, plan.query, plan.key, workspace);
+  float* const unit = workspace.floats(plan.unit);
+  weigh(job, plan, inputs, problem, workspace, unit, stream);
+  if constexpr (kSplit) {
+    run_panels<true>(job, plan, problem, workspace, stream);
+  } else if (!plan.fused) {
+    run_panels<false>(job, plan, problem, workspace, stream);
+  } else if (problem.chunks == 1) {
+    run_fused<kChunkHalves>(job, plan, problem, workspace, stream);
+  } else {
+    run_fused<2 * kChunkHalves>(job, plan, problem, workspace, stream);
+  }
+
+  float* const euler = workspace.floats(plan.euler);
+  bool total = false;
+  const auto finish = [&](const RowMatrix& own, const RowMatrix& other, const SideLayout& layout,
+                          const SideLayout& of_other, bool of_keys, void* out) {
+    if (layout.splits == 0) return;
+    const Finished rows{input_of(job, own),
+                        input_of(job, other),
+                        workspace.floats(layout.inverse),
+                        workspace.floats(of_other.inverse),
+                        workspace.floats(layout.partial),
+                        layout.splits,
+                        layout.tiles * kTileRows,
+                        job.padded_dimensions(),
+                        {out, job.type}};
+    const bool first = !total;
+    total = true;
+    grid::launch(FinishKernel{rows, job.scale, unit, workspace.floats(of_other.factor),
+                              job.positive < 0 ? nullptr : inputs.grad_positives, job.positive, job.query.count,
+                              job.key.count, of_keys, job.symmetric, first ? euler : nullptr},
+                 blocks_of(own.count, kRowsPerBlock), 0, stream);
+    if (first)
+      grid::launch(TotalKernel{euler, own.count, job.symmetric ? 0.5f : 1.0f, results.grad_scale}, 1,
+                   TotalKernel::kThreads / 32 * int(sizeof(float)), stream);
+  };
+  finish(job.query, job.key, plan.query, plan.key, false, results.grad_query);
+  if (!job.symmetric) finish(job.key, job.query, plan.key, plan.query, true, results.grad_key);
+}
+
+}  // namespace
+}  // namespace fastssl::cuda

@@ -1,0 +1,17 @@
+// The CUDA build of contrastive_launch.h, in files that compile side by side.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "contrastive.h"
+
+namespace fastssl::cuda {
+
+void forward_halves(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);
+void forward_split(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);
+void backward_halves(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
+                     void* workspace, cudaStream_t);
+void backward_split(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
+                    void* workspace, cudaStream_t);
+
+}  // namespace fastssl::cuda

@@ -1,0 +1,161 @@
+#include "contrastive_plan.h"
+
+#include <algorithm>
+
+namespace fastssl::cuda {
+
+namespace {
+
+constexpr int kTileBytes = kTileRows * kChunkBytes;
+constexpr int32_t kMostShare = 128;  // of blocks in one row of tiles, whose sums are added up at the end
+
+template <typename T>
+T up(T value, T to) {
+  return (value + to - 1) / to;
+}
+
+// Hands out a workspace.
+class Places {
+ public:
+  int64_t take(int64_t bytes) {
+    const int64_t at = end_;
+    end_ += up<int64_t>(bytes, 256) * 256;
+    return at;
+  }
+  int64_t end() const { return end_; }
+
+ private:
+  int64_t end_ = 0;
+};
+
+void place_side(SideLayout& side, const ContrastiveJob& job, const RowMatrix& rows, Places& places) {
+  side.tiles = up(rows.count, int32_t(kTileRows));
+  const int64_t padded = int64_t(side.tiles) * kTileRows;
+  side.operand = places.take(padded * job.row_bytes());
+  side.inverse = places.take(padded * int64_t(sizeof(float)));
+  side.factor = places.take(sizeof(float));
+  side.largest = places.take(rows.normalize ? 0 : padded * int64_t(sizeof(float)));
+  side.ranges = places.take(rows.ids ? side.tiles * 2 * int64_t(sizeof(int64_t)) : 0);
+}
+
+// Blocks of eight warps or of four: eight warps take all registers of a multiprocessor.
+int blocks_of(const ContrastiveJob& job) { return job.split() ? 1 : 2; }
+int64_t slots_of(const ContrastiveJob& job, const GridSize& grid) {
+  return int64_t(grid.multiprocessors) * blocks_of(job);
+}
+
+// How many blocks should share a row of `items` equal pieces of work, where there are `rows` of them: the least time of the
+// fullest multiprocessor. `start` is what a block costs before its first piece, in pieces. All blocks together are no more
+// than four times what the GPU takes at once, unless there are more rows, so that what they leave to be added up is bounded
+// by the GPU's size.
+int32_t best_share(int64_t rows, int64_t items, int64_t slots, double start) {
+  const int64_t most = std::min<int64_t>({kMostShare, items, 4 * slots / rows});
+  int32_t best = 1;
+  double least = 0;
+  for (int32_t share = 1; share <= std::max<int64_t>(most, 1); ++share) {
+    const double time = double(up(rows * share, slots)) * (double(up<int64_t>(items, share)) + start);
+    if (share == 1 || time < least * 0.95) {  // more blocks leave more to add up
+      best = share;
+      least = time;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+int32_t ContrastiveJob::chunks() const { return up(dimensions, int32_t(split() ? kChunkHalves / 2 : kChunkHalves)); }
+int32_t ContrastiveJob::padded_dimensions() const { return chunks() * (split() ? kChunkHalves / 2 : kChunkHalves); }
+
+int forward_shared(const ContrastiveJob& job, bool resident) {
+  const int sums =
+      (job.split() ? 8 : 4) * kTileRows * int(sizeof(float));  // and shifts, of two or of four warps side by side
+  return (resident ? job.chunks() : 2) * kTileBytes + 2 * kTileBytes + sums;
+}
+
+ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
+  ForwardPlan plan;
+  Places places;
+  place_side(plan.query, job, job.query, places);
+  if (job.symmetric) {
+    plan.key = plan.query;
+  } else {
+    place_side(plan.key, job, job.key, places);
+  }
+  const int32_t rows = plan.query.tiles, columns = plan.key.tiles, chunks = job.chunks();
+  const int64_t slots = slots_of(job, grid);
+  // Held in shared memory, a row tile is read once and not once a column tile; as many blocks must fit all the same.
+  plan.resident = chunks <= 2 || blocks_of(job) * (forward_shared(job, true) + 1024) <= grid.shared_bytes;
+
+  const bool by_distance = job.symmetric && job.unit();
+  const bool by_strip = job.columns && job.unit();
+  plan.height = by_distance ? up(rows, 2 * grid.most_slots) : by_strip ? up(rows, grid.most_slots) : 1;
+  plan.strips = up(rows, plan.height);
+  plan.slots = by_distance ? plan.strips / 2 : by_strip ? plan.strips : 0;
+  const int64_t items = int64_t(plan.height) * (by_distance ? (plan.strips / 2 + 1) * plan.height : columns);
+  plan.segments = best_share(plan.strips, items, slots, 1);
+  const auto floats = [&](int64_t each, const SideLayout& side) {
+    return places.take(each * side.tiles * kTileRows * int64_t(sizeof(float)));
+  };
+  plan.row_sums = floats(plan.segments, plan.query);
+  plan.row_shifts = floats(plan.segments, plan.query);
+  plan.column_sums = floats(plan.slots, plan.key);
+  if (job.columns) {
+    plan.exchanged_strips = columns;
+    plan.exchanged_segments = best_share(columns, rows, slots, 1);
+    plan.exchanged_sums = floats(plan.exchanged_segments, plan.key);
+    plan.exchanged_shifts = floats(plan.exchanged_segments, plan.key);
+  }
+  plan.bytes = places.end();
+  return plan;
+}
+
+BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key) {
+  BackwardPlan plan;
+  Places places;
+  const int64_t slots = slots_of(job, grid);
+  const auto place = [&](SideLayout& side, const RowMatrix& rows) {
+    place_side(side, job, rows, places);
+    const int64_t padded = int64_t(side.tiles) * kTileRows;
+    side.weight = places.take(padded * int64_t(sizeof(float)));
+    side.shift = places.take(padded * int64_t(sizeof(float)));
+  };
+  place(plan.query, job.query);
+  if (job.symmetric) {
+    plan.key = plan.query;
+  } else {
+    place(plan.key, job.key);
+  }
+  plan.newer = grid.newer;
+  plan.steps = grid.steps;
+  plan.fused = !job.split() && job.dimensions <= kMostFused;
+  const int32_t rows = plan.query.tiles, columns = plan.key.tiles;
+  if (!plan.fused) {
+    // As square as the matrix allows.
+    const int32_t most = grid.panel_tiles * grid.panel_tiles;
+    plan.panel_queries = std::min(rows, std::max(grid.panel_tiles, most / std::max(columns, 1)));
+    plan.panel_keys = job.symmetric ? plan.panel_queries : std::min(columns, most / plan.panel_queries);
+    plan.weights =
+        places.take(int64_t(plan.panel_queries) * plan.panel_keys * kTileRows * kTileRows * 2 * (job.split() ? 2 : 1));
+  }
+  const int64_t wide = up(job.padded_dimensions(), int32_t(kTileRows));  // tiles of a row's gradient
+  const auto share = [&](SideLayout& side, const SideLayout& other, int32_t panel, int32_t panel_of_other) {
+    side.splits = plan.fused ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / kFusedKeys), slots, 4)
+                             : best_share(panel * wide, int64_t(panel_of_other) * 2, slots, 4);
+    side.partial =
+        places.take(int64_t(side.splits) * side.tiles * kTileRows * job.padded_dimensions() * int64_t(sizeof(float)));
+  };
+  // The gradient in the scale comes with that in the queries, or else in the keys.
+  if (needs_query || !needs_key) share(plan.query, plan.key, plan.panel_queries, plan.panel_keys);
+  if (job.symmetric) {
+    plan.key = plan.query;
+  } else if (needs_key) {
+    share(plan.key, plan.query, plan.panel_keys, plan.panel_queries);
+  }
+  plan.unit = places.take(sizeof(float));
+  plan.euler = places.take(std::max(rows, columns) * int64_t(kTileRows) * int64_t(sizeof(float)));
+  plan.bytes = places.end();
+  return plan;
+}
+
+}  // namespace fastssl::cuda

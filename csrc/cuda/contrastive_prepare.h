@@ -1,0 +1,254 @@
+// What comes before the products: unit rows as operands, ranges of ids, weights of the backward pass.
+//
+// Part of contrastive_launch.h. All bound by memory: each reads a matrix or a vector once and writes one.
+#pragma once
+
+#include "contrastive_tile.h"
+
+namespace fastssl::cuda {
+namespace {
+
+constexpr int kRowThreads = 256;  // a warp a row
+constexpr int kRowsPerBlock = kRowThreads / 32;
+
+FASTSSL_DEVICE float float_of_bits(uint32_t bits) {
+  float v;
+  memcpy(&v, &bits, sizeof(v));
+  return v;
+}
+FASTSSL_DEVICE uint32_t bits_of(float v) {
+  uint32_t bits;
+  memcpy(&bits, &v, sizeof(bits));
+  return bits;
+}
+
+// A matrix as it was given.
+struct Input {
+  const void* data;
+  int64_t stride;
+  int32_t count, dimensions;
+  RowType type;
+  bool normalize;
+
+  FASTSSL_DEVICE float at(int64_t row, int32_t column) const {
+    const int64_t i = row * stride + column;
+    switch (type) {
+      case RowType::Float32: return static_cast<const float*>(data)[i];
+      case RowType::Float16: return grid::half_value(static_cast<const uint16_t*>(data)[i]);
+      default: return float_of_bits(uint32_t(static_cast<const uint16_t*>(data)[i]) << 16);
+    }
+  }
+};
+
+FASTSSL_DEVICE float sum_of_warp(float v) {
+  for (int mask = 16; mask > 0; mask /= 2) v += grid::shuffle_xor(v, mask);
+  return v;
+}
+// NaN where one is.
+FASTSSL_DEVICE float largest_of_warp(float v) {
+  for (int mask = 16; mask > 0; mask /= 2) {
+    const float other = grid::shuffle_xor(v, mask);
+    v = other > v || other != other ? other : v;
+  }
+  return v;
+}
+FASTSSL_DEVICE float magnitude(float v) { return v < 0 ? -v : v; }
+
+FASTSSL_DEVICE float largest_of_row(const Input& in, int32_t row) {
+  float largest = 0;
+  for (int32_t d = grid::thread() % 32; d < in.dimensions; d += 32) {
+    const float v = magnitude(in.at(row, d));
+    largest = v > largest || v != v ? v : largest;
+  }
+  return largest_of_warp(largest);
+}
+
+// The power of two above v; 1 where there is none.
+FASTSSL_DEVICE float power_above(float v) {
+  const uint32_t exponent = bits_of(v) >> 23 & 0xFFu;
+  return v > 0 && exponent < 254 ? float_of_bits((exponent + 1) << 23) : v > 0 ? 0x1p127f : 1.0f;
+}
+
+// The largest magnitude in each row, from which the factor of rows that keep their length is taken.
+struct LargestKernel {
+  static constexpr int kThreads = kRowThreads, kBlocks = 4;
+
+  Input in;
+  float* largest;
+
+  FASTSSL_DEVICE void operator()() const {
+    const auto row = int32_t(grid::block() * kRowsPerBlock + grid::thread() / 32);
+    if (row >= in.count) return;
+    const float v = largest_of_row(in, row);
+    if (grid::thread() % 32 == 0) largest[row] = v;
+  }
+};
+
+// What an operand's one stands for: 2^-12 for unit rows; otherwise so much that the largest number of all becomes 2^12. One
+// block.
+struct FactorKernel {
+  static constexpr int kThreads = 1024, kBlocks = 1;
+
+  const float* largest;  // null: of unit rows
+  int32_t count;
+  float* factor;
+
+  FASTSSL_DEVICE void operator()() const {
+    auto* const shared = reinterpret_cast<float*>(grid::shared());
+    float v = 0;
+    for (int32_t i = grid::thread(); largest != nullptr && i < count; i += kThreads) v = core::larger(v, largest[i]);
+    v = largest_of_warp(v);
+    if (grid::thread() % 32 == 0) shared[grid::thread() / 32] = v;
+    grid::barrier();
+    if (grid::thread() != 0) return;
+    for (int i = 1; i < kThreads / 32; ++i) v = core::larger(v, shared[i]);
+    *factor = (largest != nullptr ? power_above(v) : 1.0f) * (1.0f / (1 << kOperandBits));
+  }
+};
+
+// Operands, and one over each row's length. Rows up to the last tile's end, and columns up to the last chunk's, are zeros.
+template <bool kSplit>
+struct OperandKernel {
+  static constexpr int kThreads = kRowThreads, kBlocks = 4;
+
+  Input in;
+  const float* factor;
+  char* operand;
+  int64_t row_bytes;
+  int32_t padded_rows, padded_dimensions;
+  float* inverse;
+
+  FASTSSL_DEVICE void operator()() const {
+    const auto row = int32_t(grid::block() * kRowsPerBlock + grid::thread() / 32);
+    if (row >= padded_rows) return;
+    // Each number is multiplied by `first`, then by `second`: by one alone, lengths near the ends of float32 would overflow.
+    float first = 0, second = 0, inverse_length = 0;
+    if (row < in.count && in.normalize) {
+      const float power = power_above(largest_of_row(in, row));
+      first = 1.0f / power;
+      float squares = 0;
+      for (int32_t d = grid::thread() % 32; d < in.dimensions; d += 32) {
+        const float v = in.at(row, d) * first;
+        squares = core::fused(v, v, squares);
+      }
+      const float length = sqrtf(sum_of_warp(squares));  // between 1/2 and 64, or 0
+      if (length * power > core::kNormEps || length != length) {
+        second = 1.0f / length;
+        inverse_length = second * first;
+      } else {
+        first = inverse_length = 1.0f / core::kNormEps;
+        second = 1;
+      }
+      second *= 1 << kOperandBits;
+    } else if (row < in.count) {
+      first = 1.0f / *factor;
+      second = 1;
+      inverse_length = 1;
+    }
+    if (grid::thread() % 32 == 0) inverse[row] = inverse_length;
+    auto* const out = reinterpret_cast<uint32_t*>(operand + row * row_bytes);
+    for (int32_t pair = grid::thread() % 32; pair < padded_dimensions / 2; pair += 32) {
+      float v[2];
+      for (int j = 0; j < 2; ++j) {
+        const int32_t d = 2 * pair + j;
+        v[j] = row < in.count && d < in.dimensions ? in.at(row, d) * first * second : 0;
+      }
+      const uint32_t halves = grid::pack_halves(v[0], v[1]);
+      if constexpr (kSplit) {
+        constexpr int kPairs = kDepth<true> / 2;
+        uint32_t* const chunk = out + pair / kPairs * 2 * kPairs + pair % kPairs;
+        chunk[0] = halves;
+        chunk[kPairs] =
+            grid::pack_halves(v[0] - grid::half_value(halves & 0xFFFFu), v[1] - grid::half_value(halves >> 16));
+      } else {
+        out[pair] = halves;
+      }
+    }
+  }
+};
+
+// The least and the largest id of each tile: tiles whose ranges do not meet need no look at ids.
+struct RangesKernel {
+  static constexpr int kThreads = kTileRows, kBlocks = 8;
+  static constexpr int kShared = 2 * kTileRows * int(sizeof(int64_t));
+
+  const int64_t* ids;
+  int32_t count;
+  int64_t* ranges;
+
+  FASTSSL_DEVICE void operator()() const {
+    auto* const least = reinterpret_cast<int64_t*>(grid::shared());
+    int64_t* const most = least + kTileRows;
+    const int32_t self = grid::thread();
+    const int64_t first = grid::block() * kTileRows, row = first + self;
+    least[self] = most[self] = ids[row < count ? row : first];
+    for (int32_t apart = kTileRows / 2; apart > 0; apart /= 2) {
+      grid::barrier();
+      if (self < apart) {
+        least[self] = core::smaller(least[self], least[self + apart]);
+        most[self] = core::larger(most[self], most[self + apart]);
+      }
+    }
+    if (self == 0) {
+      ranges[2 * grid::block()] = least[0];
+      ranges[2 * grid::block() + 1] = most[0];
+    }
+  }
+};
+
+// A vector of gradients, and the logarithms of the sums they belong to.
+struct Gradients {
+  const float *grad, *sums;  // grad null: zeros
+  int32_t count, padded;
+  float *weight, *shift;
+};
+
+// Of each row, what its gradient contributes to the weight of a pair (Note [Weights]). In a block of its own each, all
+// blocks look at all gradients first.
+struct WeightsKernel {
+  static constexpr int kThreads = 256, kBlocks = 4;
+
+  Problem problem;
+  Gradients rows, columns;  // of a symmetric problem, rows alone
+  float* unit;              // what a weight of one stands for
+
+  FASTSSL_DEVICE void operator()() const {
+    auto* const shared = reinterpret_cast<float*>(grid::shared());
+    float largest = 0;
+    for (int side = 0; side < 2; ++side) {
+      const Gradients& g = side ? columns : rows;
+      for (int32_t i = grid::thread(); g.grad != nullptr && i < g.count; i += kThreads) {
+        const float v = magnitude(g.grad[i]);
+        largest = v > largest || v != v ? v : largest;
+      }
+    }
+    largest = largest_of_warp(largest);
+    if (grid::thread() % 32 == 0) shared[grid::thread() / 32] = largest;
+    grid::barrier();
+    for (int i = 0; i < kThreads / 32; ++i) {
+      const float v = shared[i];
+      largest = v > largest || v != v ? v : largest;
+    }
+    const float power = power_above(largest), inverse = 1.0f / power;
+    if (grid::block() == 0 && grid::thread() == 0) *unit = power;
+    const Logits logits = logits_of(problem);
+    const float scale = magnitude(*problem.scale);
+    int32_t i = int32_t(grid::block()) * kThreads + grid::thread();
+    const Gradients& g = i < rows.padded ? rows : columns;
+    i -= i < rows.padded ? 0 : rows.padded;
+    if (i >= g.padded || g.weight == nullptr) return;
+    float weight = 0, shift = infinity();
+    if (i < g.count && g.grad != nullptr && g.sums[i] != -infinity()) {
+      const float sum = g.sums[i];
+      shift = sum * core::kLog2E;
+      // What rounding took from the shift is given to the weight.
+      const float lost = core::fused(sum, core::kLog2E, -shift) + sum * core::kLog2ERest;
+      weight = g.grad[i] * inverse * (logits.constant ? expf(scale - sum) : 1 - lost * core::kLn2);
+    }
+    g.weight[i] = weight;
+    g.shift[i] = shift;
+  }
+};
+
+}  // namespace
+}  // namespace fastssl::cuda

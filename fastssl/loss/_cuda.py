@@ -1,0 +1,198 @@
+"""Contrastive sums and their gradients by the CUDA kernels of csrc/cuda/contrastive*, on rows as they come.
+
+With S = scale * unit(query) @ unit(key).T, `forward` gives the logarithm of the sum of exp(S) over each row, over each
+column, and the logits of positives; `backward` the gradients in query, key and scale. S is never stored, the scale never
+read by the host, and nothing waits for the device: both can be captured into a CUDA graph. The same inputs give the same
+bits.
+
+Arguments that both share:
+
+    query: (N, D), float32, float16 or bfloat16, on a CUDA device; D from 1 to 4096. Numbers of a row lie side by side.
+    key: (M, D), of the same type and device; None: the queries, of which half of the pairs are computed.
+    scale: One over the temperature, (), on the device, or a number.
+    query_ids, key_ids: (N,) and (M,), int64, or None: pairs with equal ids are left out. Without key, query_ids serves both.
+    positive: Key (i + positive) mod M is the positive of query i, M >= N; None: there are none.
+    columns: Whether columns are summed too; without key they are the rows.
+    normalize_query, normalize_key: Whether rows are divided by their length, as torch.nn.functional.normalize does.
+
+Numbers: sums are float32. Of float16 and bfloat16 inputs, unit rows and weights (probabilities times gradients) are
+rounded to float16 for the matrix units; of float32 inputs, both are split into two float16, whose products keep 22 bits
+(csrc/cuda/contrastive_tile.h). Weights are rounded relative to the largest gradient of a sum, and are exact to 11 bits
+(float32: 22) down to 2^-28 of it.
+Memory: operands, 2 bytes a number (float32: 4); sums of the gradient, 4 bytes a number and, where rows are few, up to 16
+times that; 512 bytes a row at most for sums over columns; beyond 128 dimensions and for float32, 32 or 64 MiB for
+weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastssl._native import _C
+from fastssl.ops import render_cuda
+
+__all__ = ["backward", "forward", "usable"]
+
+ROW_TYPES = {
+    torch.float32: _C.RowType.float32,
+    torch.float16: _C.RowType.float16,
+    torch.bfloat16: _C.RowType.bfloat16,
+}
+_MOST_ROWS = 2**30  # rows are counted in 32 bits, and two counts are added
+
+# Runs the kernels on the host, on tensors of the CPU: for tests. A grid that they take the device to be.
+emulated_grid: Any = None
+
+
+def usable(query: Tensor, key: Tensor | None) -> bool:
+    """Whether `forward` and `backward` take these rows: their device, type and size. Others are for `_tiles`."""
+    rows = (query,) if key is None else (query, key)
+    return (
+        _runs_on(query.device)
+        and query.dtype in ROW_TYPES
+        and 1 <= query.shape[1] <= _C.CONTRASTIVE_MOST_DIMENSIONS
+        and all(r.dtype == query.dtype and r.device == query.device and 1 <= len(r) <= _MOST_ROWS for r in rows)
+    )
+
+
+def forward(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor | float,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, (N,), positives, (N,) or (0,), and columns, (M,) or (0,): float32; -inf for a sum of nothing. See the module."""
+    job, kept = _job(query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key)
+    rows = query.new_empty(len(query), dtype=torch.float32)
+    positives = query.new_empty(0 if positive is None else len(query), dtype=torch.float32)
+    sums = query.new_empty(0 if key is None or not columns else len(key), dtype=torch.float32)
+    plan = _C.ForwardPlan(job, _grid(query.device))
+    workspace = query.new_empty(plan.bytes, dtype=torch.uint8)
+    addresses = rows.data_ptr(), positives.data_ptr(), sums.data_ptr()
+    _launch(plan, query.device, job, *addresses, workspace.data_ptr())
+    del kept
+    return rows, positives, rows.clone() if key is None and columns else sums
+
+
+def backward(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor | float,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+    rows_out: Tensor,
+    columns_out: Tensor,
+    grad_rows: Tensor | None,
+    grad_positives: Tensor | None,
+    grad_columns: Tensor | None,
+    needs_query: bool,
+    needs_key: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Gradients in query, (N, D), key, (M, D), and scale, (): in their type and float32; None where not needed.
+
+    Args:
+        rows_out, columns_out: Rows and columns that `forward` returned, or, of columns alone, what the same sums are
+        elsewhere. grad_rows, grad_positives, grad_columns: Gradients in the three results, float32; None: zeros.
+        needs_query, needs_key: Which are wanted; that in the scale always comes.
+    """
+    job, kept = _job(query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key)
+    if key is None and columns and grad_columns is not None:  # columns were the rows
+        grad_rows = grad_columns if grad_rows is None else grad_rows + grad_columns
+    if key is None or not columns:
+        grad_columns = None
+    if positive is None:
+        grad_positives = None
+    gradients = [rows_out, columns_out, grad_rows, grad_positives, grad_columns]
+    kept += (vectors := [_vector(gradient) for gradient in gradients])
+    grad_query = torch.empty_like(query, memory_format=torch.contiguous_format) if needs_query else None
+    grad_key = None
+    if key is not None and needs_key:
+        grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
+    grad_scale = query.new_empty((), dtype=torch.float32)
+    plan = _C.BackwardPlan(job, _grid(query.device), needs_query, key is not None and needs_key)
+    workspace = query.new_empty(plan.bytes, dtype=torch.uint8)
+    inputs = _C.BackwardInputs(*(_address(vector) for vector in vectors))
+    addresses = _address(grad_query), _address(grad_key), grad_scale.data_ptr()
+    _launch(plan, query.device, job, inputs, *addresses, workspace.data_ptr())
+    del kept
+    return grad_query, grad_key, grad_scale
+
+
+def _job(
+    query: Tensor,
+    key: Tensor | None,
+    scale: Tensor | float,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    positive: int | None,
+    columns: bool,
+    normalize_query: bool,
+    normalize_key: bool,
+) -> tuple[Any, list[Tensor | None]]:
+    """The job in native terms, and what must live until its kernels are launched."""
+    if (query_ids is None) != (key_ids is None) and key is not None:
+        raise ValueError("contrastive kernels: query_ids without key_ids, or the reverse; give both or none.")
+    if not isinstance(scale, Tensor):
+        scale = torch.full((), scale, dtype=torch.float32, device=query.device)
+    scale = scale.detach().to(query.device, torch.float32, non_blocking=True)
+    kept: list[Tensor | None] = [scale]
+
+    def matrix(rows: Tensor, ids: Tensor | None, normalize: bool) -> Any:
+        rows = rows.detach()
+        if rows.stride(1) != 1 and rows.shape[1] > 1:
+            rows = rows.contiguous()
+        ids = None if ids is None else ids.contiguous()
+        kept.extend((rows, ids))
+        return _C.RowMatrix(rows.data_ptr(), len(rows), rows.stride(0), _address(ids), normalize)
+
+    native_query = matrix(query, query_ids, normalize_query)
+    native_key = None if key is None else matrix(key, key_ids, normalize_key)
+    shift = -1 if positive is None else positive % len(query if key is None else key)
+    type = ROW_TYPES[query.dtype]
+    job = _C.ContrastiveJob(native_query, native_key, query.shape[1], type, scale.data_ptr(), shift, columns)
+    return job, kept
+
+
+def _runs_on(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return emulated_grid is not None
+    return device.type == "cuda" and render_cuda.why_not(device) is None
+
+
+def _grid(device: torch.device) -> Any:
+    return emulated_grid if device.type == "cpu" else _gpu_grid(device.index)
+
+
+@functools.lru_cache
+def _gpu_grid(index: int) -> Any:
+    return _C.GridSize.of(index)
+
+
+def _launch(plan: Any, device: torch.device, *arguments: Any) -> None:
+    if device.type == "cpu":
+        plan.launch(*arguments, -1, 0)
+        return
+    with torch.cuda.device(device):
+        plan.launch(*arguments, device.index, torch.cuda.current_stream(device).cuda_stream)
+
+
+def _vector(v: Tensor | None) -> Tensor | None:
+    """As the kernels read it."""
+    return None if v is None else v.detach().to(torch.float32).contiguous()
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
