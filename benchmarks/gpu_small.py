@@ -1,8 +1,8 @@
-"""Small batches of all recipes, of what recipes leave out, of Loaders and of masks, on the GPU: for compute-sanitizer.
+"""Small batches on the GPU, for compute-sanitizer: all recipes, what recipes leave out, Loaders, masks, contrastive losses.
 
 Every allocation is one of the driver's own, so that the sanitizer sees where each ends, and only copies and fastssl's kernels
-run on the device. The results are compared with the CPU's, bit for bit; exit 1 where they differ. Recipes with a step in torch's
-own kernels are left out, and named.
+run on the device. The results are compared with the CPU's, bit for bit, those of losses with float64; exit 1 where they differ.
+Recipes with a step in torch's own kernels are left out, and named.
 
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python benchmarks/gpu_small.py
     python benchmarks/gpu_small.py --device cpu        the same with the kernels emulated
@@ -26,6 +26,7 @@ os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
 
 import torch
 from contenders.ours import by_kernels, encoded_source
+from gpu_small_losses import wrong_losses
 from PIL import Image
 
 import fastssl
@@ -248,6 +249,7 @@ def main() -> None:
     print(f"{done} batches rendered on {device}; {len(wrong)} views differ from the CPU's")
     wrong += wrong_loaders(device)
     wrong += wrong_masks(device)
+    wrong += wrong_losses(device)
     if wrong:
         sys.exit("\n".join(wrong))
 
