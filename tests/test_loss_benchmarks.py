@@ -152,10 +152,10 @@ def test_tables_hold_every_contender_and_every_target(inputs: Inputs) -> None:
     with pytest.raises(SystemExit, match=r"no size '1x1'.*64 x 16"):
         loss_targets.section(report, "1x1")
     assert ">= 6 times lightly | - | not in this run |" in loss_targets.section(report, "requirements")
-    joined = gather.tables([report])
-    assert text in joined and loss_targets.section(report, "requirements") in joined
     full = {**report, "date": "2026-01-01 00:00 UTC", "commit": "abc", "versions": {}}
     full["machine"] = {"gpu": None, "cores": 2, "cpu": "CPU", "memory_gib": 4}
+    joined = gather.tables([full])
+    assert text in joined and loss_targets.section(report, "requirements") in joined
     assert tables.rendered("losses 64x16", [full]).startswith(text)
     assert tables.rendered("losses", []) == "Not measured yet: `python benchmarks/losses.py`\n"
 
