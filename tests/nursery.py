@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TIMEOUT_SECONDS = 120  # what takes this long hangs
+# What AddressSanitizer says once of the fibers that emulated kernels run on.
+OF_FIBERS = "ASan doesn't fully support makecontext/swapcontext"
 
 
 @dataclass
@@ -30,7 +32,8 @@ class Done:
 
     def check(self) -> Done:
         """Asserts that it ended well, and without a word on stderr."""
-        assert self.returncode == 0 and self.stderr == "", f"exit {self.returncode}: {self.stderr[-3000:]}"
+        said = "".join(line for line in self.stderr.splitlines(keepends=True) if OF_FIBERS not in line)
+        assert self.returncode == 0 and said == "", f"exit {self.returncode}: {said[-3000:]}"
         return self
 
 
