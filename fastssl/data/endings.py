@@ -11,12 +11,12 @@ from fastssl._native import _C
 
 __all__ = ["begin", "end", "interpreter_ends", "keep"]
 
-# How long it waits for threads that wait for a batch.
-_WAIT_SECONDS = 2.0
+# How long it waits, at most, for threads that are within `next`.
+_WAIT_SECONDS = 5.0
 
 
 class _Closable(Protocol):
-    waiters: int  # threads that wait for a batch of it
+    in_next: bool  # a thread makes a batch of it, or waits for one
 
     def close(self) -> None: ...
 
@@ -60,9 +60,10 @@ def _close_all() -> None:
     for closable in live:
         closable.close()
     _close_rest()
-    # Another thread may be waiting for a batch, without Python's lock; let it come back while there is an interpreter.
+    # Another thread may be at work in native code, or wait there, without Python's lock; let it come back while there is an
+    # interpreter. Python ends a thread that asks for its lock too late, and C++ ends the process for that.
     deadline = time.monotonic() + _WAIT_SECONDS
-    while any(closable.waiters for closable in live) and time.monotonic() < deadline:
+    while any(closable.in_next for closable in live) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 

@@ -152,7 +152,7 @@ class Making(Iterator[Batch]):
         self._balance = Balance(0.0, fixed=True)
         self._tally = Tally()
         self._last = self._tally.started
-        self.waiters = 0  # threads that wait for a batch
+        self.in_next = False  # a thread makes a batch, or waits for one
         self._lock = threading.RLock()  # of whoever makes a batch; that thread may close, too
         self._dropped, self._dropped_first = 0, ""
         self._bad = {self._key(fault) for fault in settings.errors}
@@ -286,18 +286,12 @@ class Making(Iterator[Batch]):
     def _wait(self, done: Callable[[], bool]) -> float:
         """Waits, for at most a moment at a time, and returns the seconds that it took."""
         started = time.perf_counter()
-        self.waiters += 1
-        try:
-            while not done():
-                # Back in Python, where Ctrl-C becomes an exception.
-                if self._closed and endings.interpreter_ends():
-                    raise StopIteration  # a thread that nobody waits for has nothing to complain of
-                if self._closed:
-                    raise RuntimeError(
-                        f"{self._who}: the iteration was closed by another thread while this one waited."
-                    )
-        finally:
-            self.waiters -= 1
+        while not done():
+            # Back in Python, where Ctrl-C becomes an exception.
+            if self._closed and endings.interpreter_ends():
+                raise StopIteration  # a thread that nobody waits for has nothing to complain of
+            if self._closed:
+                raise RuntimeError(f"{self._who}: the iteration was closed by another thread while this one waited.")
         seconds = time.perf_counter() - started
         self._tally.waited += seconds
         return seconds
@@ -312,7 +306,11 @@ class Making(Iterator[Batch]):
         # Threads may share an iteration; each batch goes to one of them. What is made ahead is to be an ordinary tensor, whatever
         # the mode in which this one is asked for.
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            return self._next()
+            try:
+                self.in_next = True
+                return self._next()
+            finally:
+                self.in_next = False
 
     def _next(self) -> Batch:
         if os.getpid() != self._pid:
