@@ -85,6 +85,8 @@ class Nursery:
 
     def close(self) -> None:
         self._process.stdin.close()
+        # The end of its input need not reach it: processes that were forked meanwhile, as workers are, may have the pipe open.
+        self._process.terminate()
         self._process.wait(TIMEOUT_SECONDS)
         self._process.stdout.close()
 
