@@ -291,12 +291,39 @@ loader = on_host(loader, SlowDecoder(streams), 0.5, streams)
     [
         "pass",  # a global iteration, alive when the interpreter goes down
         "threading.Thread(target=lambda: next(iteration)).start()",
-        "threading.Thread(target=lambda: [None for _ in iteration], daemon=True).start(); time.sleep(0.1)",
+        # It keeps what it gets: a thread that is ended where a tensor dies, without Python's lock, takes the process with it.
+        "kept = []; threading.Thread(target=kept.extend, args=(iteration,), daemon=True).start(); time.sleep(0.1)",
         "class Cycle: pass\nc = Cycle(); c.c, c.i = c, iteration; del c, iteration",
     ],
 )
 def test_the_interpreter_may_end_in_the_middle(nursery, photos, end):
     nursery.run(BEGIN + f"iteration = iter(loader)\nnext(iteration)\n{end}\n", photos).check()
+
+
+def test_the_interpreter_may_end_while_a_dataloader_is_read(nursery, photos):
+    """The thread that reads it is waited for, though its iteration has long been let go of."""
+    done = nursery.run(
+        BEGIN
+        + """
+import torch
+from fastssl.data import BytesCollate, endings
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1000
+    def __getitem__(self, index):
+        time.sleep(0.02)
+        return loader.source.path(index % 23), 0
+dataloader = torch.utils.data.DataLoader(Slow(), batch_size=4, num_workers=1, collate_fn=BytesCollate())
+for batch in on_host(fastssl.to_device(dataloader, RECIPE, "cpu"), SlowDecoder(streams), 0.5, streams):
+    break
+feeders = [thread for thread in threading.enumerate() if thread.name == "fastssl-feeder"]
+atexit.unregister(endings._close_all)
+endings._close_all()
+print(len(feeders), *(thread.is_alive() for thread in feeders))
+""",
+        photos,
+    )
+    assert done.check().stdout == "1 False\n"
 
 
 def test_ctrl_c_in_the_loop(nursery, photos):

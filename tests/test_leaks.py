@@ -262,7 +262,8 @@ loader = fastssl.Loader(sys.argv[1], RECIPE, batch_size=4, threads=3, epochs=100
     [
         "pass",  # a global iteration, alive when the interpreter goes down
         "threading.Thread(target=lambda: next(iteration)).start()",
-        "threading.Thread(target=lambda: [None for _ in iteration], daemon=True).start(); time.sleep(0.1)",
+        # It keeps what it gets: a thread that is ended where a tensor dies, without Python's lock, takes the process with it.
+        "kept = []; threading.Thread(target=kept.extend, args=(iteration,), daemon=True).start(); time.sleep(0.1)",
         "class Cycle: pass\nc = Cycle(); c.c, c.i = c, iteration; del c, iteration",
     ],
 )

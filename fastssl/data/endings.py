@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
+import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from fastssl._native import _C
 
-__all__ = ["begin", "end", "interpreter_ends", "keep"]
+__all__ = ["at_work", "begin", "end", "interpreter_ends", "keep"]
 
-# How long it waits, at most, for threads that are within `next`.
+# How long it waits, at most, for threads that are at work.
 _WAIT_SECONDS = 5.0
 
 
 class _Closable(Protocol):
-    in_next: bool  # a thread makes a batch of it, or waits for one
-
     def close(self) -> None: ...
 
 
 # Native threads call into Python, so they must be gone before the interpreter is.
 _live: weakref.WeakSet[_Closable] = weakref.WeakSet()
+
+# Python's own threads, which may be in native code, ours or torch's, without Python's lock: let them come back while there is an
+# interpreter. Python ends a thread that asks for its lock too late, and C++ ends the process for that.
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_at_work: set[object] = set()  # one for each thread of the user's that makes a batch, or waits for one
+os.register_at_fork(after_in_child=_at_work.clear)
 
 # The garbage collector may let go of an iteration on one of its own threads, which cannot wait for itself to end. Such an
 # engine is kept here, with the memory it writes into, until somebody else can close it.
@@ -31,15 +39,28 @@ _unclosed: list[tuple[_C.Engine, Any]] = []
 _interpreter_ends = False
 
 
-def begin(closable: _Closable) -> None:
-    """To be closed before the interpreter ends; what could not be closed before is closed now."""
+def begin(closable: _Closable, thread: threading.Thread | None = None) -> None:
+    """To be closed before the interpreter ends, and its thread waited for; what could not be closed before is closed now."""
     _live.add(closable)
+    if thread is not None:
+        _threads.add(thread)
     _close_rest()
 
 
 def end(closable: _Closable) -> None:
     """It closes itself."""
     _live.discard(closable)
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """The end of the interpreter waits for what is done within, on whatever thread."""
+    token = object()
+    _at_work.add(token)
+    try:
+        yield
+    finally:
+        _at_work.discard(token)
 
 
 def keep(engine: _C.Engine, memory: Any) -> None:
@@ -56,14 +77,11 @@ def interpreter_ends() -> bool:
 def _close_all() -> None:
     global _interpreter_ends
     _interpreter_ends = True
-    live = list(_live)
-    for closable in live:
+    for closable in list(_live):
         closable.close()
     _close_rest()
-    # Another thread may be at work in native code, or wait there, without Python's lock; let it come back while there is an
-    # interpreter. Python ends a thread that asks for its lock too late, and C++ ends the process for that.
     deadline = time.monotonic() + _WAIT_SECONDS
-    while any(closable.in_next for closable in live) and time.monotonic() < deadline:
+    while (_at_work or any(thread.is_alive() for thread in _threads)) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 

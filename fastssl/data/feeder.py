@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from fastssl.data import endings
+
 __all__ = ["Feeder"]
 
 T = TypeVar("T")
@@ -30,9 +32,11 @@ class Feeder(Iterator[T], Generic[T]):
         self._closed = threading.Event()
         self._ended = False
         # A daemon: what it waits for may never come.
-        threading.Thread(
+        thread = threading.Thread(
             target=_feed, args=([items], self._queue, self._closed), name="fastssl-feeder", daemon=True
-        ).start()
+        )
+        thread.start()
+        endings.begin(self, thread)
 
     def ready(self) -> bool:
         """Whether `next` has not to wait."""
@@ -56,7 +60,7 @@ class Feeder(Iterator[T], Generic[T]):
         raise item
 
     def close(self) -> None:
-        """The thread ends when the iterator comes back to it, which nobody waits for."""
+        """The thread ends when the iterator comes back to it; only the end of the interpreter waits for that, a moment."""
         self._closed.set()
 
     def __del__(self) -> None:

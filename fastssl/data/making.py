@@ -37,6 +37,10 @@ __all__ = ["Device", "Flight", "Making", "Settings"]
 _WAIT_MILLISECONDS = 100
 
 
+class _InterpreterEnds(BaseException):
+    """Nobody is left to take the batch that is waited for."""
+
+
 class Settings(Protocol):
     """What the Loader and its like say of their batches."""
 
@@ -152,7 +156,6 @@ class Making(Iterator[Batch]):
         self._balance = Balance(0.0, fixed=True)
         self._tally = Tally()
         self._last = self._tally.started
-        self.in_next = False  # a thread makes a batch, or waits for one
         self._lock = threading.RLock()  # of whoever makes a batch; that thread may close, too
         self._dropped, self._dropped_first = 0, ""
         self._bad = {self._key(fault) for fault in settings.errors}
@@ -289,7 +292,7 @@ class Making(Iterator[Batch]):
         while not done():
             # Back in Python, where Ctrl-C becomes an exception.
             if self._closed and endings.interpreter_ends():
-                raise StopIteration  # a thread that nobody waits for has nothing to complain of
+                raise _InterpreterEnds
             if self._closed:
                 raise RuntimeError(f"{self._who}: the iteration was closed by another thread while this one waited.")
         seconds = time.perf_counter() - started
@@ -305,12 +308,12 @@ class Making(Iterator[Batch]):
     def __next__(self) -> Batch:
         # Threads may share an iteration; each batch goes to one of them. What is made ahead is to be an ordinary tensor, whatever
         # the mode in which this one is asked for.
-        with self._lock, torch.inference_mode(False), torch.no_grad():
+        with self._lock, torch.inference_mode(False), torch.no_grad(), endings.at_work():
             try:
-                self.in_next = True
                 return self._next()
-            finally:
-                self.in_next = False
+            except _InterpreterEnds:
+                pass  # and so the batch at hand dies here, where it is waited for
+        raise StopIteration  # a thread that nobody waits for has nothing to complain of
 
     def _next(self) -> Batch:
         if os.getpid() != self._pid:
