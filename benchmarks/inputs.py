@@ -17,9 +17,13 @@ PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "imagenet-sample"
 CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
 EXTENSIONS = {".jpg", ".jpeg"}
 
+# Images that are enough where a folder holds links to them, over and over; one takes some 50 ms to make.
+GENERATED = 512
 
-def find_jpegs(folder: str | None, count: int, scratch: Path) -> tuple[list[Path], str]:
-    """`count` JPEG files at most, evenly from the whole folder, and in words where they come from."""
+
+def find_jpegs(folder: str | None, count: int, scratch: Path, generated: int | None = None) -> tuple[list[Path], str]:
+    """`count` JPEG files at most, evenly from the whole folder, and in words where they come from; where there is none,
+    `generated` of them, or as many."""
     given = folder or os.environ.get("DATA")
     root = Path(given) if given else PHOTOGRAPHS
     if given and not root.is_dir():
@@ -28,6 +32,7 @@ def find_jpegs(folder: str | None, count: int, scratch: Path) -> tuple[list[Path
     if given and not paths:
         raise SystemExit(f"{root} holds no .jpg or .jpeg file; pass a folder that does: --data FOLDER")
     if not paths:
+        count = count if generated is None else min(count, generated)
         return generate_jpegs(scratch, count), f"{count} generated JPEGs (no photographs at hand)"
     chosen = [paths[i * len(paths) // min(count, len(paths))] for i in range(min(count, len(paths)))]
     name = "the ImageNet sample" if root == PHOTOGRAPHS else root.name
@@ -35,15 +40,16 @@ def find_jpegs(folder: str | None, count: int, scratch: Path) -> tuple[list[Path
 
 
 def generate_jpegs(folder: Path, count: int) -> list[Path]:
-    """JPEGs of 500 x 400 pixels with the spectrum of photographs: noise whose amplitude falls as 1 / frequency."""
+    """JPEGs of 500 x 400 pixels with the spectrum of photographs: noise whose amplitude falls as 1 / frequency, and whose
+    channels agree for the most part."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(400)[:, None], np.fft.rfftfreq(500)[None, :])
     frequency[0, 0] = np.inf
     paths = []
     for i in range(count):
-        noise = rng.standard_normal((3, *frequency.shape)) + 1j * rng.standard_normal((3, *frequency.shape))
-        plane = np.fft.irfft2(noise / frequency, s=(400, 500))
+        noise = rng.standard_normal((4, *frequency.shape)) + 1j * rng.standard_normal((4, *frequency.shape))
+        plane = np.fft.irfft2((noise[:1] + 0.3 * noise[1:]) / frequency, s=(400, 500))
         pixels = 128 + 50 * plane / plane.std(axis=(1, 2), keepdims=True)
         path = folder / f"{i:04d}.jpg"
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy()).save(path, quality=90)

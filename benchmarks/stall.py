@@ -116,7 +116,8 @@ def images_per_second(training: Training, feed: Feed, inputs: Inputs, seconds: f
         loss = training.step(next(feed))
         batches += 1
         if inputs.device.type == "cuda":
-            recent.append(torch.cuda.current_stream(inputs.device).record_event())
+            recent.append(torch.cuda.Event(blocking=True))  # the host sleeps, and leaves its core to loaders
+            recent[-1].record(torch.cuda.current_stream(inputs.device))
             if len(recent) > 4:
                 recent.pop(0).synchronize()
     synchronize(inputs.device)
@@ -172,18 +173,22 @@ def measure(
 
 
 def pipeline_memory_mib(inputs: Inputs, decode: str, batches: int = 30) -> float | None:
-    """The most that the Loader alone takes of the device's memory, with the batches in the hands of a consumer that is slower."""
+    """The most that the Loader alone takes of the device's memory, with the batches in the hands of a consumer that is slower.
+
+    As the device sees it: decoders have memory that torch does not know of. What choosing a decoder left behind counts, too.
+    """
     if inputs.device.type != "cuda":
         return None
+    synchronize(inputs.device)
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(inputs.device)
-    before = torch.cuda.memory_allocated(inputs.device)
+    before = least = torch.cuda.mem_get_info(inputs.device)[0]
     feed, _ = from_loader(inputs, decode)
     with closing(feed):
         for _views in itertools.islice(feed, batches):
             torch.cuda._sleep(STEP_CYCLES)
+            least = min(least, torch.cuda.mem_get_info(inputs.device)[0])
         synchronize(inputs.device)
-    return (torch.cuda.max_memory_allocated(inputs.device) - before) / 2**20
+    return (before - least) / 2**20
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -274,11 +279,11 @@ def main() -> None:
         device = torch.device("cuda", device.index or torch.cuda.current_device())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    from inputs import find_jpegs
+    from inputs import GENERATED, find_jpegs
 
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        paths, origin = find_jpegs(arguments.data, arguments.files, scratch / "generated")
+        paths, origin = find_jpegs(arguments.data, arguments.files, scratch / "generated", GENERATED)
         folder = linked([paths[i % len(paths)] for i in range(arguments.files)], scratch / "images")
         for path in paths:
             path.read_bytes()  # into the system's cache

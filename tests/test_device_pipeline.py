@@ -13,6 +13,7 @@ import fastssl
 from fastssl import Loader, recipes
 from fastssl.data import ArraySource, ImageFolder
 from fastssl.pipelines import device as pipeline
+from fastssl.pipelines.streams import HostStreams
 from fastssl.transforms import Crop, Normalize, View
 
 GPU = devices()[1:]
@@ -91,6 +92,29 @@ def test_custom_steps_run_on_the_device(photos, make, device):
     recipe = (View(crop=Crop(size=16), custom=negative), RECIPE[1])
     source = ImageFolder(photos)
     assert_same(make(device, source, recipe, batch_size=9), wanted(device, source, recipe, batch_size=9))
+
+
+def test_custom_steps_see_what_the_training_loop_asked_for_before(photos):
+    """The rendering stream goes on when the consumer's has come to where the batch was asked for."""
+    log = []
+
+    class Logging(HostStreams):
+        def mark(self):
+            log.append("mark")
+            return super().mark()
+
+        def rendering(self):
+            log.append("render")
+            return super().rendering()
+
+        def wait(self, event):
+            log.append("wait")
+
+    recipe = (View(crop=Crop(size=16), custom=lambda batch: log.append("step") or batch),)
+    loader = on_host(fastssl.Loader(str(photos), recipe, batch_size=9), streams=Logging())
+    next(iter(loader))
+    marked = log.index("mark")
+    assert log[marked : marked + 3] == ["mark", "render", "wait"] and "step" not in log[:marked]
 
 
 @pytest.mark.parametrize("device", HERE)

@@ -1,6 +1,7 @@
 """BytesCollate, and to_device on the CPU."""
 
 import io
+import time
 
 import numpy as np
 import PIL.Image
@@ -256,6 +257,15 @@ def test_samples_of_one_name_and_of_none_are_told_apart():
         assert len(batch) == 4 and batch.targets.tolist() == [0, 0, 2, 3]
 
 
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return SAMPLES[index % 10]
+
+
 class Erring(torch.utils.data.Dataset):
     def __len__(self):
         return 20
@@ -293,6 +303,35 @@ def test_batches_that_are_there_are_not_kept_back_by_one_that_is_not():
     going_on = torch.multiprocessing.get_context("fork").Event()
     options = {"num_workers": 1, "multiprocessing_context": "fork"}
     iterator = iter(fastssl.to_device(loader_of(Pausing(going_on), **options), RECIPE, "cpu", prefetch=3))
-    assert [len(next(iterator)) for _ in range(2)] == [4, 4]  # of the three that have been read
+    assert [len(next(iterator)) for _ in range(3)] == [4, 4, 4]
     going_on.set()
-    assert [len(batch) for batch in iterator] == [4, 4, 4]
+    assert [len(batch) for batch in iterator] == [4, 4]
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_persistent_workers_serve_the_next_iteration_after_a_break(taken):
+    """Their DataLoader has one iterator, which must not begin anew while a thread of the iteration before is within it."""
+    dataloader = loader_of(Slow(), num_workers=1, persistent_workers=True, prefetch_factor=1)
+    loader = fastssl.to_device(dataloader, RECIPE, "cpu", prefetch=3)
+    for _ in range(3):
+        for _, batch in zip(range(taken), loader, strict=False):
+            assert len(batch) == 4
+    assert [batch.indices.tolist() for batch in loader] == [[*range(i, i + 4)] for i in range(0, 20, 4)]
+
+
+def test_an_iteration_whose_workers_were_taken_away_says_so():
+    dataloader = loader_of(Slow(), num_workers=1, persistent_workers=True)
+    loader = fastssl.to_device(dataloader, RECIPE, "cpu", prefetch=0)
+    first = iter(loader)
+    next(first)
+    assert sum(len(batch) for batch in loader) == 20
+    with pytest.raises(RuntimeError, match="iterated anew"):
+        list(first)
+
+
+def test_a_batch_without_a_good_sample_names_one_of_its_own():
+    loader = fastssl.to_device(loader_of([(b"no image", 0)] * 2), RECIPE, "cpu", on_error="replace")
+    for _ in range(2):
+        with pytest.raises(DecodeError, match=r"none of the 2 samples of a batch .* one of them: .*sample 0"):
+            list(loader)
+        loader.errors.clear()

@@ -1,5 +1,7 @@
 """torchvision's decoder in a Loader: nvJPEG on a GPU, on the CPU its libjpeg-turbo."""
 
+import contextlib
+
 import images
 import pytest
 import torch
@@ -9,6 +11,7 @@ from test_pipelines_dali import KINDS, assert_same, broken, left, tensor_of
 
 from fastssl import Loader, ops, recipes
 from fastssl.data import ImageFolder
+from fastssl.pipelines import nvjpeg
 from fastssl.pipelines.nvjpeg import NvjpegDecoder, why_not_nvjpeg
 
 CPU = torch.device("cpu")
@@ -66,3 +69,24 @@ def test_a_gpu_can_use_it():
 
 def test_why_it_cannot_be_used_is_said():
     assert "decodes on a GPU" in why_not_nvjpeg(CPU)
+
+
+def test_one_gpu_and_one_name_for_it_in_a_process(monkeypatch):
+    """torchvision would make another decoder, and never let go of the first."""
+    asked = []
+    monkeypatch.setattr(nvjpeg, "_gpu", None)
+    monkeypatch.setattr(nvjpeg, "_decode_all", lambda data, device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    assert why_not_nvjpeg(torch.device("cuda")) is None and why_not_nvjpeg(torch.device("cuda", 0)) is None
+    assert asked == [torch.device("cuda", 0)] * 2
+    assert "serves cuda:0 in this process" in why_not_nvjpeg(torch.device("cuda", 1))
+
+
+def test_no_memory_is_not_the_images_fault(monkeypatch):
+    def fail(data, mode, device):
+        raise RuntimeError("Error while decoding JPEG images: CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    monkeypatch.setattr(torch.ops.image, "decode_jpegs_cuda", fail, raising=False)
+    with pytest.raises(torch.OutOfMemoryError, match=r"nvJPEG: .*Tried to allocate"):
+        NvjpegDecoder(torch.device("cuda", 0)).decode([left(KINDS["gray"], 0)])

@@ -46,6 +46,15 @@ def test_a_file_of_less_than_no_bytes_is_damage(tmp_path, size):
         list(tar_members(str(tmp_path / "a.tar")))
 
 
+@pytest.mark.parametrize("length", [1, 100, 124, 130, 511])
+def test_an_archive_that_ends_within_a_header_is_named(tmp_path, length):
+    (tmp_path / "a.tar").write_bytes(
+        b"Not Found"[:length] if length < 100 else tarfile.TarInfo("a.jpg").tobuf()[:length]
+    )
+    with pytest.raises(DecodeError, match=r"a\.tar: no tar archive, .* from byte 0 on"):
+        list(tar_members(str(tmp_path / "a.tar")))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]), st.data())
 def test_no_damage_to_an_archive_is_more_than_an_error(form, data):
@@ -58,6 +67,7 @@ def test_no_damage_to_an_archive_is_more_than_an_error(form, data):
     spoilt = bytearray(file.getvalue())
     for _ in range(data.draw(st.integers(1, 3))):
         spoilt[data.draw(st.integers(0, 4000))] = data.draw(st.integers(0, 255))
+    del spoilt[data.draw(st.integers(1, len(spoilt))) :]
     for at in range(0, 4096, 512):  # with the checksum right again, damage goes deeper
         block = spoilt[at : at + 512]
         if data.draw(st.booleans()):

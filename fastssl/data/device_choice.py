@@ -123,7 +123,7 @@ class DeviceChoice:
     def _make(self, choice: Choice) -> Device:
         decoder = None
         if choice.decoder is not None:
-            decoder = make_decoder(choice.decoder, self._device, self._batch_size, self._threads)
+            decoder = make_decoder(choice.decoder, self._device, self._batch_size, self._threads, self._who)
         balance = Balance(choice.share, fixed=not choice.balanced)
         pipeline = DevicePipeline(CudaStreams(self._device), self._batch_size, self._slots)
         return Device(choice, decoder, balance, pipeline, self._batch_size)

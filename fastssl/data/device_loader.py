@@ -16,7 +16,7 @@ from fastssl.data.checks import as_device, check_count
 from fastssl.data.device_choice import MEASURED, Decode, DeviceChoice, check_decode, images_per_second
 from fastssl.data.encoded import EncodedBatch
 from fastssl.data.faults import Fault, OnError, check_on_error
-from fastssl.data.feeder import Feeder
+from fastssl.data.feeder import Feeder, Reading
 from fastssl.data.making import Device, Flight, Making
 from fastssl.data.native_calls import pixels_of
 from fastssl.ops.decode import decode_other
@@ -28,6 +28,9 @@ from fastssl.transforms.view import Recipe
 __all__ = ["DeviceLoader", "to_device"]
 
 _LEAST_BATCHES = 4  # that are measured, of which the first two warm up
+
+# By id of a DataLoader with persistent workers: who reads it, or did last.
+_readings: dict[int, Reading] = {}
 
 
 def to_device(
@@ -140,6 +143,10 @@ class DeviceLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         seed = int(torch.randint(0, 2**63 - 1, (), device="cpu"))
+        # With persistent workers there is one iterator for all epochs, which cannot begin anew while a thread asks it for more.
+        persistent = getattr(self.dataloader, "persistent_workers", False)
+        if persistent and (reading := _readings.pop(id(self.dataloader), None)) is not None:
+            reading.take_away()
         batches = _checked(self.dataloader)
         first = next(batches, None)
         if first is None:
@@ -155,6 +162,8 @@ class DeviceLoader:
             self.dataloader, "num_workers", 0
         ):  # without workers it is this process that reads, in its own thread
             following = Feeder(batches, self.prefetch + 1)
+            if persistent:
+                _readings[id(self.dataloader)] = following.reading
         return _Pass(self, device, first, following, seed)
 
     def _measure(self, batch: EncodedBatch, choice: Choice) -> float:
@@ -289,7 +298,7 @@ class _Pass(Making):
     def _again(self, flight: Flight, position: int) -> Any:
         return self._submit(flight, [position], [position], 0)
 
-    def _replace(self, flight: Flight, position: int) -> int:
+    def _replace(self, flight: Flight, position: int, fault: Fault) -> int:
         """With the next good one of the batch, drawn as a repetition."""
         n = len(flight.indices)
         for distance in range(1, n):
@@ -303,9 +312,7 @@ class _Pass(Making):
                 return int(flight.indices[place])
             flight.bad.add(place)
             self._note(self._fault(flight, place, failures[0][1]))
-        raise DecodeError(
-            f"to_device: none of the {n} samples of a batch can be read; the first: {self._loader.errors[0]}"
-        )
+        raise DecodeError(f"to_device: none of the {n} samples of a batch can be read; one of them: {fault}")
 
     def _advise(self) -> str:
         return "the DataLoader is what takes the time; raise its num_workers if there are more CPUs"

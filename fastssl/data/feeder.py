@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from fastssl.data import endings
 
-__all__ = ["Feeder"]
+__all__ = ["Feeder", "Reading"]
 
 T = TypeVar("T")
 
@@ -29,13 +29,14 @@ class Feeder(Iterator[T], Generic[T]):
 
     def __init__(self, items: Iterator[T], ahead: int) -> None:
         self._queue: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(ahead)
-        self._closed = threading.Event()
+        self.reading = Reading()
         self._ended = False
         # A daemon: what it waits for may never come.
         thread = threading.Thread(
-            target=_feed, args=([items], self._queue, self._closed), name="fastssl-feeder", daemon=True
+            target=_feed, args=([items], self._queue, self.reading.closed), name="fastssl-feeder", daemon=True
         )
         thread.start()
+        self.reading.thread = thread
         endings.begin(self, thread)
 
     def ready(self) -> bool:
@@ -50,7 +51,12 @@ class Feeder(Iterator[T], Generic[T]):
                 item = self._queue.get(timeout=_WAIT_SECONDS)
                 break
             except queue.Empty:
-                if self._closed.is_set():
+                if self.reading.taken_away:
+                    raise RuntimeError(
+                        "what this iteration reads from was iterated anew meanwhile, and its persistent workers serve one "
+                        "iteration at a time."
+                    ) from None
+                if self.reading.closed.is_set():
                     raise StopIteration from None
         if isinstance(item, tuple):
             return item[0]
@@ -60,11 +66,27 @@ class Feeder(Iterator[T], Generic[T]):
         raise item
 
     def close(self) -> None:
-        """The thread ends when the iterator comes back to it; only the end of the interpreter waits for that, a moment."""
-        self._closed.set()
+        """The thread ends when the iterator comes back to it, for which this does not wait."""
+        self.reading.closed.set()
 
     def __del__(self) -> None:
         self.close()
+
+
+class Reading:
+    """The thread of a Feeder, and what it is told. It does not hold the Feeder."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self.taken_away = False
+        self.thread: threading.Thread | None = None
+
+    def take_away(self) -> None:
+        """Ends it, and waits until it is no longer in its iterator; whoever still asks the Feeder for more gets an error."""
+        self.taken_away = not self.closed.is_set()
+        self.closed.set()
+        while self.thread is not None and self.thread.is_alive():  # for a moment at a time, as above
+            self.thread.join(_WAIT_SECONDS)
 
 
 def _feed(holder: list[Iterator[T]], to: queue.Queue[tuple[T] | BaseException | None], closed: threading.Event) -> None:

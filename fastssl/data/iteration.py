@@ -123,7 +123,7 @@ class Iteration(Making):
     def _again(self, flight: Flight, position: int) -> Any:
         return self._submit(flight, flight.indices[position : position + 1].clone(), [position], 0)
 
-    def _replace(self, flight: Flight, position: int) -> int:
+    def _replace(self, flight: Flight, position: int, fault: Fault) -> int:
         """With the next good one in the order of the epoch, drawn as a repetition."""
         place, order = flight.more.step.places[position], flight.more.order
         for distance in range(1, len(order)):
@@ -136,7 +136,7 @@ class Iteration(Making):
             if not failures:
                 return index
             self._note(self._fault_of(index, failures[0][1]))
-        raise DecodeError(f"Loader: none of the {len(order)} samples can be read; the first: {self._loader.errors[0]}")
+        raise DecodeError(f"Loader: none of the {len(order)} samples can be read; one of them: {fault}")
 
 
 def _all_steps(order: Order, epoch: int, position: int, end: int) -> Iterator[tuple[Step, Tensor]]:

@@ -197,8 +197,8 @@ class Making(Iterator[Batch]):
         """A job that makes this sample once more, on the CPU."""
 
     @abstractmethod
-    def _replace(self, flight: Flight, position: int) -> int:
-        """Fills the place of a bad sample with a good one, and returns its index."""
+    def _replace(self, flight: Flight, position: int, fault: Fault) -> int:
+        """Fills the place of a bad sample with a good one, and returns its index. `fault`: what is wrong with the bad one."""
 
     def _taken(self, flight: Flight) -> None:
         """Called for each batch as it is taken up."""
@@ -368,7 +368,7 @@ class Making(Iterator[Batch]):
         """Starts batches until as many are under way as there are to be."""
         # One more than stays behind: while the last images of a batch are made, threads go on with the next.
         while self._ending is None and len(self._pending) < self._settings.prefetch + 1:
-            if len(self._pending) + len(self._ready) > 1 and not self._can_follow():
+            if (self._pending or self._ready) and not self._can_follow():
                 return  # rather than wait for one more
             try:
                 flight = self._following()
@@ -402,7 +402,12 @@ class Making(Iterator[Batch]):
         self._taken_up = flight
         if self._pipeline is None:
             return _Made(flight, self._finish(flight), None)
+        asked = self._pipeline.mark() if any(self._custom) else None
         with self._pipeline.stream():
+            if (
+                asked is not None
+            ):  # custom steps may read what the training loop writes, and see what it had asked for before
+                self._pipeline.wait(asked)
             batch = self._finish(flight)
             batch.targets = self._pipeline.upload(batch.targets)
             return _Made(flight, batch, self._pipeline.mark())
@@ -413,7 +418,7 @@ class Making(Iterator[Batch]):
             self._pipeline.hand_over(made.mark, (*batch.views, batch.targets))
             return batch
         device = self._settings.device
-        return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
+        return batch if device.type == "cpu" else batch.to(device)  # waits: the memory is used again
 
     def _decoded(self, flight: Flight) -> tuple[Decodings, list[tuple[int, str]]]:
         """What the device has decoded; what it could not the CPU has, or says why it cannot either."""
@@ -444,7 +449,7 @@ class Making(Iterator[Batch]):
                 self._dropped += 1
                 self._dropped_first = self._dropped_first or str(fault)
             else:
-                indices[position] = self._replace(flight, position)
+                indices[position] = self._replace(flight, position, fault)
         kept = [i for i in range(len(indices)) if i not in dropped]
         self._kept(indices[kept].tolist())
         self._tally.images += len(kept)

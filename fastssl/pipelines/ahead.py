@@ -54,7 +54,7 @@ class DecodeAhead:
 
     def take(self, future: Future[Decodings]) -> Decodings:
         """What came of the batch that is next, which must be done; its error, if there was one."""
-        self._state.room.release()
+        self._state.room.put(None)
         return future.result()
 
     @property
@@ -78,7 +78,7 @@ class DecodeAhead:
             return False
         self._closed.set()
         self._inbox.put(None)
-        self._state.room.release()
+        self._state.room.put(None)
         job = self._state.job
         if job is not None:
             job.wake()
@@ -92,7 +92,11 @@ class _State:
     def __init__(self) -> None:
         self.seconds, self.images = 0.0, 0
         self.job: Any = None  # that is waited for
-        self.room = threading.Semaphore(_AHEAD)
+        # One for each batch that may still be decoded ahead. The garbage collector may call close() on the thread that waits
+        # here: this queue bears that, which a semaphore does not.
+        self.room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_AHEAD):
+            self.room.put(None)
 
 
 def _work(
@@ -110,7 +114,7 @@ def _work(
         while not closed.is_set() and not job.wait(_WAIT_MILLISECONDS):
             pass
         state.job = None
-        state.room.acquire()
+        state.room.get()
         if closed.is_set():
             return
         try:

@@ -70,15 +70,15 @@ def why_not_decoder(name: str, device: torch.device) -> str | None:
     return why_not_nvjpeg(device) if name == "nvjpeg" else why_not_dali_on(device)
 
 
-def make_decoder(name: str, device: torch.device, batch_size: int, threads: int) -> Decoder:
+def make_decoder(name: str, device: torch.device, batch_size: int, threads: int, who: str = "Loader") -> Decoder:
     """A decoder for batches of at most `batch_size` images, with so many threads of the host where it has any.
 
     Raises:
-        RuntimeError: It cannot be used here.
+        RuntimeError: It cannot be used here; says so of `who`.
     """
     reason = why_not_decoder(name, device)
     if reason is not None:
-        raise RuntimeError(f"Loader: decode={name!r}: {reason}. Or write decode='cpu'.")
+        raise RuntimeError(f"{who}: decode={name!r}: {reason}. Or write decode='cpu'.")
     if name == "nvjpeg":
         return NvjpegDecoder(device)
     return DaliDecoder(device, batch_size, threads)

@@ -22,12 +22,12 @@ import PIL.Image
 import torch
 
 from fastssl.pipelines.dali_modules import dali, fn, types, why_not_dali
-from fastssl.pipelines.decoder import Decoded, LeftImage, one_by_one
+from fastssl.pipelines.decoder import Decoded, LeftImage, check_device, one_by_one
+from fastssl.pipelines.streams import indexed
 
 __all__ = ["DaliDecoder", "why_not_dali_on"]
 
 # What DALI's messages say when memory of the device, or pinned memory, has run out: its errors have no type of their own.
-_NO_MEMORY = ("out of memory", "allocation failed", "can't allocate", "cannot allocate memory", "failed to allocate")
 
 
 @functools.lru_cache
@@ -70,9 +70,7 @@ class DaliDecoder:
     name = "dali"
 
     def __init__(self, device: torch.device, batch_size: int, threads: int) -> None:
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
-        self._device = device
+        self._device = indexed(device)
         self._batch_size = batch_size
         self._threads = threads
         self._windows = device.type == "cpu"
@@ -114,7 +112,7 @@ class DaliDecoder:
             self._pipeline.release_outputs()
         except (RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
             self._under_way = ()  # DALI has done with a batch that failed
-            self._check_device(error)
+            check_device("DALI", self._device, error)
             raise RuntimeError(str(error)) from error
         self._under_way = ()
         return [self._decoded(image, pixels, i) for i, image in enumerate(images)]
@@ -147,14 +145,6 @@ class DaliDecoder:
     def _stream(self) -> Any:
         """What the outputs are bound to: used in its order, and their memory given back in its order."""
         return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
-
-    def _check_device(self, error: Exception) -> None:
-        """Raises what torch would where it is not the images' fault."""
-        message = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY):
-            raise torch.OutOfMemoryError(f"DALI: {error}") from error
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # raises if a kernel has failed, which nothing after it survives
 
     def _make(self) -> Any:
         on_gpu = self._device.type == "cuda"

@@ -16,6 +16,7 @@ from fastssl.ops.render import check_plan, encode_recipe, native_views
 from fastssl.ops.threads import check_threads
 from fastssl.pipelines.dali_graph import BLENDS, COLUMNS, Numbers, make_view
 from fastssl.pipelines.dali_modules import dali, fn, types
+from fastssl.pipelines.streams import indexed
 from fastssl.transforms._checks import check_whole
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import Recipe, View
@@ -78,8 +79,7 @@ class DaliViews:
         self.device = as_device("DaliViews", device)
         if self.device.type not in ("cuda", "cpu"):
             raise ValueError(f'DaliViews: device="{self.device}"; DALI computes on "cuda" or "cpu".')
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.device = indexed(self.device)
         self._threads = available_cpus() if threads is None else check_threads("DaliViews", threads)
         self._pipeline: Any = None
 

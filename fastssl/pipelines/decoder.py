@@ -8,7 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Decoded", "Decoder", "LeftImage", "decoded_of", "one_by_one"]
+__all__ = ["Decoded", "Decoder", "LeftImage", "check_device", "decoded_of", "one_by_one"]
+
+# How libraries say it that have no exception for it.
+_NO_MEMORY = ("out of memory", "allocation failed", "can't allocate", "cannot allocate memory", "failed to allocate")
 
 
 class LeftImage(NamedTuple):
@@ -72,6 +75,14 @@ def decoded_of(pixels: Tensor, planes: bool, top: int = 0, left: int = 0) -> Dec
     elif column != 1:
         return decoded_of(image.contiguous(), planes=False, top=top, left=left)
     return Decoded(image.data_ptr(), stride, plane, top, left, image.shape[0], image.shape[1], image)
+
+
+def check_device(who: str, device: torch.device, error: Exception) -> None:
+    """Raises what torch would where a decoder's error is not the images' fault."""
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+        raise torch.OutOfMemoryError(f"{who}: {error}") from error
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # raises if a kernel has failed, which nothing after it survives
 
 
 def one_by_one(

@@ -237,8 +237,12 @@ class DevicePipeline:
         return self.streams.copy(staged).view(tensor.dtype).view(tensor.shape)
 
     def mark(self) -> Event:
-        """Within `stream()`: what has been asked of it so far."""
+        """What has been asked so far of the consumer's stream, or within `stream()` of that one."""
         return self.streams.mark()
+
+    def wait(self, mark: Event) -> None:
+        """Within `stream()`: goes on when the stream that was marked has come so far."""
+        self.streams.wait(mark)
 
     def hand_over(self, mark: Event, tensors: Sequence[Tensor]) -> None:
         """Lets the consumer's stream go on when the rendering stream has come to `mark`; it is about to use these tensors.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastssl.ops.render_cuda import run
 
-__all__ = ["CudaStreams", "Event", "HostStreams", "Streams"]
+__all__ = ["CudaStreams", "Event", "HostStreams", "Streams", "indexed"]
 
 
 class Event(Protocol):
@@ -62,13 +62,18 @@ class Streams(Protocol):
         ...
 
 
+def indexed(device: torch.device) -> torch.device:
+    """The device by its number: "cuda" is the current GPU."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 class CudaStreams:
     """Of a GPU, with torch's caching allocator."""
 
     def __init__(self, device: torch.device) -> None:
-        if device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
-        self.device = device
+        self.device = indexed(device)
         self._rendering = torch.cuda.Stream(device)
         self._decoding = torch.cuda.Stream(device)
 
@@ -79,7 +84,10 @@ class CudaStreams:
         return torch.cuda.stream(self._decoding)
 
     def mark(self) -> Event:
-        return torch.cuda.current_stream(self.device).record_event()
+        # Blocking: whoever waits for it sleeps, and leaves the core to threads that decode.
+        event = torch.cuda.Event(blocking=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
 
     def wait(self, event: Any) -> None:
         torch.cuda.current_stream(self.device).wait_event(event)

@@ -46,8 +46,9 @@ def _members(path: str, file: BinaryIO, end: int) -> Iterator[TarMember]:
         header = file.read(_BLOCK)
         if not header.strip(b"\0"):  # two blocks of zeros end an archive; a reader must do with one
             return
-        kind, own = header[156:157], _number(header[124:136])
-        if len(header) < _BLOCK or _checksum(header) != _number(header[148:156]) or own < 0:
+        whole = len(header) == _BLOCK and _checksum(header) == _number(header[148:156])
+        kind, own = header[156:157], _number(header[124:136]) if whole else -1
+        if own < 0:
             raise DecodeError(f"{path}: no tar archive, or a compressed or damaged one, from byte {at} on")
         at += _BLOCK
         length = own if size is None or kind in (_LONG_NAME, _PAX) else size

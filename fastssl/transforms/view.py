@@ -54,7 +54,8 @@ class View:
         jitter, grayscale, blur, solarize, posterize: The steps.
         custom: A step of your own: takes the batch of this view, (B, C, S, S), float32 in [0, 1], and returns the same shape
             and type; values outside [0, 1] are clamped. It runs once a batch, on the thread that takes the batch, and is not
-            part of `batch.params`.
+            part of `batch.params`. On a device it runs on a stream of the Loader's, after what was asked of the consumer's stream
+            before: what it reads must stay as it is until the batch after next is asked for.
         normalize: Comes after all steps; None leaves the channels in [0, 1].
         erase: Random erasing, last.
         order: The order of the steps: "crop", "jitter", "grayscale", "blur", "solarize", "posterize", "custom"; those that the
