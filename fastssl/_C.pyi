@@ -285,7 +285,7 @@ class GridSize:
     def shared_bytes(self) -> int: ...
 
 class RowMatrix:
-    def __init__(self, data: int, count: int, stride: int, ids: int, normalize: bool) -> None: ...
+    def __init__(self, data: int, count: int, stride: int, ids: int, normalize: bool, type: RowType) -> None: ...
 
 class ContrastiveJob:
     def __init__(
@@ -293,7 +293,6 @@ class ContrastiveJob:
         query: RowMatrix,
         key: RowMatrix | None,
         dimensions: int,
-        type: RowType,
         scale: int,
         positive: int,
         columns: bool,
