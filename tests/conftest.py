@@ -28,6 +28,30 @@ def devices() -> list:
     return ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(absent, reason="no CUDA device"))]
 
 
+class Emulated(str):
+    """A device, the CPU, on which the losses take their CUDA kernels, compiled for the host: see `emulated_kernels`."""
+
+
+def devices_and_kernels() -> list:
+    """`devices()`, and the CPU with the CUDA kernels of losses, so that what is said of "cuda" is tried without one."""
+    return [*devices(), pytest.param(Emulated("cpu"), id="emulated")]
+
+
+@pytest.fixture(autouse=True)
+def emulated_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On the device "emulated" of `devices_and_kernels`, losses take the kernels."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is None or not isinstance(callspec.params.get("device"), Emulated):
+        yield
+        return
+    from fastssl._native import _C
+    from fastssl.loss import _cuda
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda, "emulated_grid", _C.GridSize(multiprocessors=3, shared_bytes=228 * 1024))
+        yield
+
+
 @pytest.fixture
 def gpus() -> list[int]:
     """The numbers of all GPUs, two at least: with one alone no other can be current."""

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import reference_losses as reference
 import torch
-from conftest import devices
+from conftest import Emulated, devices, devices_and_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import TYPES, assert_as_exact_as_plain, embeddings, gradient, rows, temperatures, widths
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from fastssl.loss import (
     CLIPLoss,
@@ -66,7 +67,7 @@ def two_towers(data: st.DataObject, count: int, width: int, device: str, dtype: 
     return [tower.clamp(-6e4, 6e4).to(device=device, dtype=dtype) for tower in towers]
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=15)
 @given(data=st.data(), count=counts, width=small, t=temperatures, size=st.integers(1, 30), seed=st.integers(0, 2**31))
@@ -84,7 +85,7 @@ def test_infonce_with_a_bank_is_as_exact_as_plain_torch(
 
 
 @pytest.mark.parametrize("loss", [info_nce, nnclr])
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=10)
 @given(data=st.data(), count=counts, width=small, t=temperatures)
@@ -107,7 +108,7 @@ def test_infonce_of_a_batch_is_as_exact_as_plain_torch(
     )
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=15)
 @given(data=st.data(), z=embeddings(counts, small), t=temperatures, classes=st.integers(1, 20))
@@ -127,7 +128,7 @@ def test_supcon_is_as_exact_as_plain_torch(
     )
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=15)
 @given(data=st.data(), count=counts, width=small, t=temperatures)
@@ -433,13 +434,16 @@ def test_runs_are_bit_identical(call: Callable[..., Tensor]) -> None:
 
 
 @calls
-def test_compiles_without_a_graph_break_for_any_batch(call: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param(Emulated("cpu"), id="emulated")])
+def test_compiles_without_a_graph_break_for_any_batch(call: Callable[..., Tensor], device: str) -> None:
     torch._dynamo.reset()
-    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
-    for count in (8, 6, 5):  # the second makes the batch a symbol
-        inputs = rows(count, 4), rows(count, 4, seed=1), torch.tensor(0.1)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(call, fullgraph=True, backend=counter)
+    for count in (8, 6, 5, 7):  # the second makes the batch a symbol
+        inputs = rows(count, 4, device=device), rows(count, 4, seed=1, device=device), torch.tensor(0.1)
         for a, b in zip(gradient(call, *inputs), gradient(compiled, *inputs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert counter.frame_count == 2  # and it stays one
 
 
 def test_no_gradient_in_what_requires_none() -> None:
