@@ -34,7 +34,17 @@ void bind_contrastive(py::module_& m) {
            py::arg("panel_tiles") = GridSize().panel_tiles, py::arg("steps") = GridSize().steps)
       .def_static("of", &grid_size, py::arg("device"))
       .def_readonly("multiprocessors", &GridSize::multiprocessors)
-      .def_readonly("shared_bytes", &GridSize::shared_bytes);
+      .def_readonly("shared_bytes", &GridSize::shared_bytes)
+      // The same GPU, on which small matrices are cut like large ones: for tests.
+      .def(
+          "cut",
+          [](GridSize size, int most_slots, int panel_tiles, int steps) {
+            size.most_slots = most_slots;
+            size.panel_tiles = panel_tiles;
+            size.steps = steps;
+            return size;
+          },
+          py::arg("most_slots"), py::arg("panel_tiles"), py::arg("steps"));
   py::class_<RowMatrix>(m, "RowMatrix")
       .def(py::init([](uintptr_t data, int32_t count, int64_t stride, uintptr_t ids, bool normalize, RowType type) {
              return RowMatrix{pointer<const void>(data), stride, count, pointer<const int64_t>(ids), normalize, type};
