@@ -15,7 +15,7 @@ from fastssl.data import ArraySource, ImageFolder
 from fastssl.pipelines import device as pipeline
 from fastssl.transforms import Crop, Normalize, View
 
-GPU = devices()[1:]
+GPU = devices()[-1:]
 HERE = ["emulated", "left", *GPU]
 RECIPE = recipes.simclr(24)
 
