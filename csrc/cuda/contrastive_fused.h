@@ -166,11 +166,12 @@ struct FusedKernel {
     if (grid::thread() < kFusedKeys / 4)
       grid::copy_async(base + 2 * kStage + (kTileRows + stage * kFusedKeys) * 4 + uint32_t(grid::thread()) * 16,
                        weights.column_weight + int64_t(item) * kFusedKeys + grid::thread() * 4);
-    const int32_t part = grid::thread() - kFusedKeys / 4;  // 16 bytes of the ranges
-    if (part >= 0 && part < int(sizeof(IdRanges)) / 16 && problem.key.ids != nullptr)
-      grid::copy_async(
-          base + kRangesAt + (1 + stage) * sizeof(IdRanges) + uint32_t(part) * 16,
-          reinterpret_cast<const char*>(problem.key.id_ranges + item / (kTileRows / kFusedKeys)) + part * 16);
+    if (grid::thread() == kFusedKeys / 4 && problem.key.ids != nullptr) {
+      const IdRanges* const ranges = problem.key.id_ranges + item / (kTileRows / kFusedKeys);
+      const uint32_t to = base + kRangesAt + (1 + stage) * sizeof(IdRanges);
+      grid::copy_async(to, ranges->least);
+      grid::copy_async(to + sizeof(ranges->least), ranges->most);
+    }
     grid::commit_copies();
   }
 
