@@ -481,17 +481,20 @@ def test_a_cuda_graph_holds_it():
 @pytest.mark.parametrize("dtype, d", [(torch.bfloat16, 128), (torch.float32, 128), (torch.float16, 512)])
 def test_many_rows(dtype, d):
     """Sums, and gradients of some rows in all tiles' parts, against the definition, in float64 on the GPU."""
-    images = 20_000
-    case = to_device(views(images, d, dtype, 0.1), "cuda")
-    case.grad_rows = case.grad_rows.abs()  # what one tile adds to a gradient then is not lost among signs
+    case = to_device(alike(20_000, d, dtype), "cuda")
     compare_some(case, run(case))
+
+
+def alike(images: int, d: int, dtype: torch.dtype) -> Case:
+    """Views whose rows have a direction in common, and gradients of one sign: what a tile adds is not lost among signs."""
+    case = views(images, d, dtype, 0.1)
+    return replace(case, query=case.query + seeded(d, dtype=dtype, seed=9), grad_rows=case.grad_rows.abs())
 
 
 def test_some_rows_of_a_few():
     """The comparison of many rows, where the whole of them can be made; it sees a tile that is left out."""
     for dtype in DTYPES:
-        case = views(150, 20, dtype, 0.1)
-        case.grad_rows = case.grad_rows.abs()
+        case = alike(150, 20, dtype)
         with kernels():
             found = run(case)
         compare_some(case, found, 3e-4)
@@ -536,4 +539,8 @@ def compare_some(case: Case, found: dict[str, Tensor], near: float = 1e-4) -> No
         wanted = scale * (to_unit - (to_unit * own).sum(dim=1, keepdim=True) * own) / length
         largest = float(wanted.abs().max())
         atol = (1e-5 if case.query.dtype == torch.float32 else 1e-2) * largest
-        close(found["grad_query"][rows].double(), wanted, rtol=0, atol=atol, msg=lambda text: f"grad_query: {text}")
+        ours = found["grad_query"][rows].double()
+        close(ours, wanted, rtol=0, atol=atol, msg=lambda text: f"grad_query: {text}")
+        # Of their mean roundings cancel, but not what a tile of 128 of 40,000 keys leaves out, 0.3 %.
+        atol = 1e-3 * float(wanted.mean(dim=0).abs().max())
+        close(ours.mean(dim=0), wanted.mean(dim=0), rtol=0, atol=atol, msg=lambda text: f"grad_query, mean: {text}")
