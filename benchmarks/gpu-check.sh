@@ -4,7 +4,7 @@
 #
 # In parts, which PART picks one or more of ("tests bench"), where time is short; what they leave is in build/gpu-check:
 #   build     compiles for this GPU's architecture
-#   tests     tests/test_cuda*.py
+#   tests     tests/test_cuda*.py, without what the host emulates
 #   losses    losses.py
 #   bench     gpu_views.py, the micro-benchmarks, views.py --quick; then benchmarks/results/<device>-<commit>.json and .md
 #   decode    gpu_decode.py --quick: every decoder, and the Loader beside them; joined with the above
@@ -17,7 +17,7 @@
 #
 # Reads PYTHON, VENV, JPEG_ROOT (a libjpeg-turbo outside the system's folders), DATA (photographs for the benchmarks), CIFAR (the
 # folder of CIFAR-10), LOADER_THREADS (of decode and stall, "16 4"; what is beyond the machine's cores is left out), LOSSES (options
-# of losses.py, such as --quick), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where there is no repository to ask),
+# of losses.py, such as --quick), SMALL (options of gpu_small.py, such as --only losses), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where there is no repository to ask),
 # and OUT (a folder that gets copies of the results).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -75,7 +75,8 @@ PY
 }
 
 tests() {
-  FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest tests/test_cuda*.py
+  FASTSSL_REQUIRE_CUDA=1 FASTSSL_TEST_DEVICES=cuda "$python" -m pytest tests/test_cuda*.py \
+    -k "not order_of_threads and not every_size_of_gpu and not cut_like_large"
 }
 
 suite() {
@@ -131,7 +132,7 @@ sanitize() {
   for tool in memcheck racecheck initcheck; do
     echo "gpu-check: compute-sanitizer --tool $tool, begun $(date +%T)"
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
-      "$python" benchmarks/gpu_small.py >"$state/$tool.log" 2>&1 || failed=$?
+      "$python" benchmarks/gpu_small.py ${SMALL:-} >"$state/$tool.log" 2>&1 || failed=$?
     awk 'NR <= 40 { print } { last[NR % 5] = $0 } END { for (i = NR - 4; i <= NR; ++i) if (i > 40) print last[i % 5] }' "$state/$tool.log"
     [ -z "${OUT:-}" ] || cp "$state/$tool.log" "$OUT/"
   done
@@ -143,13 +144,21 @@ profile() {
   command -v ncu >/dev/null || { echo "gpu-check: no ncu (Nsight Compute); put it on the PATH" >&2; return 1; }
   local task failed=0
   for task in simclr dino; do
-    ncu --csv --print-units base --clock-control none --target-processes all --kernel-name-base demangled \
-      --kernel-name regex:fastssl --metrics "$("$python" benchmarks/gpu_stages.py --metrics)" \
-      "$python" benchmarks/gpu_views.py --once "$task" ${DATA:+--data "$DATA"} >"$state/$task.ncu" || failed=$?
-    echo "$task, a batch of 256:"
-    "$python" benchmarks/gpu_stages.py "$state/$task.ncu" || failed=$?
-    [ -z "${OUT:-}" ] || cp "$state/$task.ncu" "$OUT/"
+    kernels "$task" "$task, a batch of 256" gpu_views.py --once "$task" ${DATA:+--data "$DATA"} || failed=$?
   done
+  kernels losses "NT-Xent, a step of 16,384 x 128" losses.py --once || failed=$?
+  return "$failed"
+}
+
+kernels() { # name, title, benchmark and its options
+  local file=$state/$1.ncu title=$2 failed=0
+  shift 2
+  ncu --csv --print-units base --clock-control none --target-processes all --kernel-name-base demangled \
+    --kernel-name regex:fastssl --metrics "$("$python" benchmarks/gpu_stages.py --metrics)" \
+    "$python" "benchmarks/$1" "${@:2}" >"$file" || failed=$?
+  echo "$title:"
+  "$python" benchmarks/gpu_stages.py "$file" || failed=$?
+  [ -z "${OUT:-}" ] || cp "$file" "$OUT/"
   return "$failed"
 }
 

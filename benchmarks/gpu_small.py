@@ -6,6 +6,7 @@ Recipes with a step in torch's own kernels are left out, and named.
 
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python benchmarks/gpu_small.py
     python benchmarks/gpu_small.py --device cpu        the same with the kernels emulated
+    python benchmarks/gpu_small.py --only losses       one of views, loaders, masks, losses
 """
 
 from __future__ import annotations
@@ -224,12 +225,8 @@ def wrong_masks(device: torch.device) -> list[str]:
     return wrong
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    device = torch.device(parser.parse_args().device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        sys.exit("gpu_small.py: torch finds no GPU here; --device cpu runs the kernels emulated.")
+def wrong_views(device: torch.device) -> list[str]:
+    """The views that differ from the CPU's."""
     wrong, done = [], 0
     for number, (name, recipe, images) in enumerate(cases()):
         if any(view.custom is not None for view in recipe):
@@ -247,9 +244,23 @@ def main() -> None:
                 wrong.append(f"{name}, view {v}, {dtype}{', channels last' * last}")
         done += 1
     print(f"{done} batches rendered on {device}; {len(wrong)} views differ from the CPU's")
-    wrong += wrong_loaders(device)
-    wrong += wrong_masks(device)
-    wrong += wrong_losses(device)
+    return wrong
+
+
+PARTS = {"views": wrong_views, "loaders": wrong_loaders, "masks": wrong_masks, "losses": wrong_losses}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--only", choices=list(PARTS))
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        sys.exit("gpu_small.py: torch finds no GPU here; --device cpu runs the kernels emulated.")
+    wrong = []
+    for part in [arguments.only] if arguments.only else PARTS:
+        wrong += PARTS[part](device)
     if wrong:
         sys.exit("\n".join(wrong))
 

@@ -85,6 +85,7 @@ MEASURES: dict[str, tuple[Callable[[Records, Records, Target], float | None], st
 
 CPU_SIZE, CPU_LARGE = (8192, 128), (65536, 128)
 GPU_ROWS, GPU_COLUMNS = (4096, 8192, 16384, 32768, 65536), (128, 256, 512)
+GPU_RAGGED = (16100, 128)  # neither rows nor images are a multiple of a tile's 128 rows
 GPU_LARGE = (262144, 128)
 MATRICES = 16  # a handful in 32 bits for each of values and gradients, whatever the number of rows
 

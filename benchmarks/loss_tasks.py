@@ -24,6 +24,7 @@ TEMPERATURE = 0.1
 LOGITS_AT_ONCE = 2**27  # of the float64 reference: 1 GiB on a GPU
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Step = tuple[Tensor, tuple[Tensor, ...]]  # value and gradients
 # What a value and a gradient (in the mean over its numbers) may be off by, relative. In float32 a logit of 10 is known to 1e-6;
 # rounded to bfloat16, to 2^-9 of 10, so that its exponential is off by 2 %.
 FINE, COARSE = (1e-4, 5e-3), (1e-2, 5e-2)
@@ -40,7 +41,9 @@ class Way:
         needs: Modules without which it is absent.
         slow: Whether fewer rounds must do.
         definition: Which of `Inputs.exact` it is checked against.
-        coarse: Whether its logits have 10 bits or fewer, whatever the type of the embeddings.
+        coarse: Whether its logits have 10 bits or fewer, as those rounded to bfloat16. Ours never have: of bfloat16, 11 bits
+            of unit rows make logits of 10 that are off by 1e-3 or so, and of many such the roundings cancel.
+        graph: Whether a step is captured in a CUDA graph.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Way:
     slow: bool = False
     definition: str = "ntxent"
     coarse: bool = False
+    graph: bool = False
 
 
 @dataclass
@@ -122,7 +126,7 @@ def _exact(z: Tensor, labels: Tensor, leave_out_self: bool, with_gradient: bool)
 
 def checking(inputs: Inputs, way: Way, backward: bool) -> Callable[[Iterable[Any]], dict[str, Any]]:
     """The value, and the gradients where there are any, beside the definition."""
-    of_value, of_gradient = COARSE if way.coarse or way.dtype != torch.float32 else FINE
+    of_value, of_gradient = COARSE if way.coarse else FINE
 
     def check(pieces: Iterable[Any]) -> dict[str, Any]:
         *_, (value, grads) = pieces
@@ -165,6 +169,9 @@ def plain(first: Tensor, second: Tensor) -> Tensor:
 def compiled(build: Callable[[], Loss]) -> Callable[[], Loss]:
     """Compiled at the first call, for its shape alone."""
     return lambda: torch.compile(build(), dynamic=False)
+
+
+LINEAR = ("torch.nn.modules.linear_cross_entropy_options",)  # since torch 2.13
 
 
 def linear_cross_entropy() -> Loss:
@@ -212,13 +219,16 @@ def ways(device: torch.device) -> list[Way]:
         half = torch.bfloat16
         return [
             Way(OURS, half, fastssl_loss),
+            Way(f"{OURS}, in a CUDA graph", half, fastssl_loss, graph=True),
             Way(f"{OURS}, float32", torch.float32, fastssl_loss),
             Way("lightly", torch.float32, lightly_loss, ("lightly",), slow=True),
-            Way("lightly, compiled, bfloat16", half, compiled(lightly_loss), ("lightly",)),
-            Way("z @ z.T, compiled, bfloat16", half, compiled(lambda: plain)),
-            Way("F.linear_cross_entropy, bfloat16", half, linear_cross_entropy, slow=True, definition="with itself"),
+            Way("lightly, compiled, bfloat16", half, compiled(lightly_loss), ("lightly",), coarse=True),
+            Way("z @ z.T, compiled, bfloat16", half, compiled(lambda: plain), coarse=True),
+            Way(
+                "F.linear_cross_entropy, bfloat16", half, linear_cross_entropy, LINEAR, True, "with itself", coarse=True
+            ),
             Way("Inf-CL", torch.float32, inf_cl, ("inf_cl", "triton"), True, "with itself", coarse=True),
-            Way("OpenCLIP, bfloat16", half, open_clip, ("open_clip",), definition="with itself"),
+            Way("OpenCLIP, bfloat16", half, open_clip, ("open_clip",), definition="with itself", coarse=True),
         ]
     single = torch.float32
     return [
@@ -227,7 +237,7 @@ def ways(device: torch.device) -> list[Way]:
         Way("lightly, compiled", single, compiled(lightly_loss), ("lightly",), slow=True),
         Way("z @ z.T", single, lambda: plain, slow=True),
         Way("z @ z.T, compiled", single, compiled(lambda: plain), slow=True),
-        Way("F.linear_cross_entropy", single, linear_cross_entropy, slow=True, definition="with itself"),
+        Way("F.linear_cross_entropy", single, linear_cross_entropy, LINEAR, slow=True, definition="with itself"),
         Way("OpenCLIP", single, open_clip, ("open_clip",), slow=True, definition="with itself"),
     ]
 
@@ -239,15 +249,38 @@ def steps(inputs: Inputs, way: Way, loss: Loss, backward: bool, calls: int) -> R
     """So many steps after each other, the last one's value and gradients, and a wait for the device."""
     views = inputs.views(way.dtype)
 
-    def run() -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    def step() -> Step:
+        value = loss(*views)
+        return value.detach(), torch.autograd.grad(value, views) if backward else ()
+
+    call = captured(step) if way.graph else step
+
+    def run() -> Iterator[Step]:
         for _ in range(calls):
-            value = loss(*views)
-            grads = torch.autograd.grad(value, views) if backward else ()
+            result = call()
         if inputs.z.device.type == "cuda":
             torch.cuda.synchronize()
-        yield value.detach(), grads
+        yield result
 
     return run
+
+
+def captured(step: Callable[[], Step]) -> Callable[[], Step]:
+    """The step as a CUDA graph: the device's work alone, which the host asks for in one call."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()  # what the first call sets up cannot be captured
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replay() -> Step:
+        graph.replay()
+        return result
+
+    return replay
 
 
 class LossTask(Task):
@@ -267,6 +300,7 @@ class LossTask(Task):
         settings["threads"] = torch.get_num_threads()
         super().__init__(title(rows, columns), "rows", inputs, rows * calls, lambda _: {}, settings)
         self.runs: dict[str, Run] = {}
+        self.graphs = {way.name for way in contenders if way.graph}  # whose memory is the graph's, and not seen
         for way in contenders:
             self._add(way, backward, built, calls)
 
@@ -282,7 +316,7 @@ class LossTask(Task):
         """As `run`, with the time of one step, and on a GPU the memory that a step allocates at most."""
         records = []
         for result in self.run(rounds=rounds, slow_rounds=slow_rounds):
-            if result.status == "ok" and self.settings["device"] == "cuda":
+            if result.status == "ok" and self.settings["device"] == "cuda" and result.contender not in self.graphs:
                 result.peak_mib = allocated_mib(self.runs[result.contender])
             record = result.to_json()
             if "median_s" in record:

@@ -7,12 +7,14 @@ allocator hands out. Value and gradients of every contender are checked against 
 F.linear_cross_entropy, Inf-CL and OpenCLIP keep a row's product with itself in its sum, which changes the value and no cost.
 
 On a CPU: R = 8,192, D = 128, two threads, and R = 65,536 by fastssl alone, in a process whose whole memory is measured. On a GPU:
-R from 4,096 to 65,536, D = 128, 256 and 512, and R = 262,144 by fastssl alone; bfloat16 where a contender's name does not say
-float32 or it is lightly's own.
+R from 4,096 to 65,536, D = 128, 256 and 512, R = 16,100, which is no multiple of a tile, and R = 262,144 by fastssl alone;
+bfloat16 where a contender's name does not say float32 or it is lightly's own; and fastssl in a CUDA graph, which takes the
+host's time out of its own.
 
     python benchmarks/losses.py                on the GPU where there is one, else on the CPU
     python benchmarks/losses.py --quick        on a GPU only the sizes with a required time; on a CPU R = 1,024
     python benchmarks/losses.py --device cpu
+    python benchmarks/losses.py --once         one step on a GPU by fastssl and nothing else, for a profiler
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ from typing import Any
 import harness
 import loss_targets
 import torch
-from loss_targets import CPU_LARGE, CPU_SIZE, GPU_COLUMNS, GPU_LARGE, GPU_ROWS
+from loss_targets import CPU_LARGE, CPU_SIZE, GPU_COLUMNS, GPU_LARGE, GPU_RAGGED, GPU_ROWS
 from loss_tasks import BOTH, OURS, Inputs, Loss, LossTask, Way, exact_ntxent, steps, title, ways
 
 CPU_THREADS = 2
 QUICK_SIZE = (1024, 128)
-STEPS = 2**30  # logits that a GPU's steps which are timed together have, at most 50 steps
+# Logits that a GPU's steps which are timed together have, at most 50 steps: so many that what the host does before the first
+# kernel, and at the end, is little of it.
+STEPS = 2**33
 
 
 def steps_at_once(rows: int, device: torch.device) -> int:
@@ -137,7 +141,16 @@ def sizes_on_gpu(quick: bool) -> list[tuple[int, int]]:
     required = [(16384, 128), (16384, 512)]
     if quick:
         return required
-    return [*required, *((r, c) for r in GPU_ROWS for c in GPU_COLUMNS if (r, c) not in required)]
+    return [*required, GPU_RAGGED, *((r, c) for r in GPU_ROWS for c in GPU_COLUMNS if (r, c) not in required)]
+
+
+def once() -> None:
+    """One step of the first size, forward and backward."""
+    device = torch.device("cuda")
+    inputs = Inputs.drawn(*sizes_on_gpu(quick=True)[0], device)
+    way = ways(device)[0]
+    for _ in steps(inputs, way, way.build(), True, 1)():
+        pass
 
 
 def write(records: list[dict[str, Any]], out: Path | None) -> None:
@@ -155,14 +168,18 @@ def main() -> None:
     parser.add_argument(
         "--alone", metavar="CONTENDER", help="one step of one contender on the CPU, as JSON: for its memory"
     )
+    parser.add_argument("--once", action="store_true", help="one step on a GPU by fastssl, then exit")
     parser.add_argument("--rows", type=int, default=CPU_SIZE[0])
     parser.add_argument("--columns", type=int, default=CPU_SIZE[1])
     arguments = parser.parse_args()
     if arguments.alone:
         print(json.dumps(alone(arguments.alone, arguments.rows, arguments.columns)))
         return
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    if (arguments.device == "cuda" or arguments.once) and not torch.cuda.is_available():
         sys.exit("losses.py: torch finds no GPU here; leave --device out, or write --device cpu.")
+    if arguments.once:
+        once()
+        return
     if arguments.device == "cpu" or not torch.cuda.is_available():
         records = on_cpu(arguments)
         show(records)

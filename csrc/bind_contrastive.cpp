@@ -34,20 +34,31 @@ void bind_contrastive(py::module_& m) {
            py::arg("panel_tiles") = GridSize().panel_tiles, py::arg("steps") = GridSize().steps)
       .def_static("of", &grid_size, py::arg("device"))
       .def_readonly("multiprocessors", &GridSize::multiprocessors)
-      .def_readonly("shared_bytes", &GridSize::shared_bytes);
+      .def_readonly("shared_bytes", &GridSize::shared_bytes)
+      // The same GPU, on which small matrices are cut like large ones: for tests.
+      .def(
+          "cut",
+          [](GridSize size, int most_slots, int panel_tiles, int steps) {
+            size.most_slots = most_slots;
+            size.panel_tiles = panel_tiles;
+            size.steps = steps;
+            return size;
+          },
+          py::arg("most_slots"), py::arg("panel_tiles"), py::arg("steps"));
   py::class_<RowMatrix>(m, "RowMatrix")
-      .def(py::init([](uintptr_t data, int32_t count, int64_t stride, uintptr_t ids, bool normalize) {
-             return RowMatrix{pointer<const void>(data), stride, count, pointer<const int64_t>(ids), normalize};
+      .def(py::init([](uintptr_t data, int32_t count, int64_t stride, uintptr_t ids, bool normalize, RowType type) {
+             return RowMatrix{pointer<const void>(data), stride, count, pointer<const int64_t>(ids), normalize, type};
            }),
-           py::arg("data"), py::arg("count"), py::arg("stride"), py::arg("ids"), py::arg("normalize"));
+           py::arg("data"), py::arg("count"), py::arg("stride"), py::arg("ids"), py::arg("normalize"), py::arg("type"));
   py::class_<ContrastiveJob>(m, "ContrastiveJob")
-      .def(py::init([](const RowMatrix& query, const RowMatrix* key, int32_t dimensions, RowType type, uintptr_t scale,
+      .def(py::init([](const RowMatrix& query, const RowMatrix* key, int32_t dimensions, uintptr_t scale,
                        int32_t positive, bool columns) {
-             return ContrastiveJob{query, key ? *key : query,          key == nullptr, dimensions,
-                                   type,  pointer<const float>(scale), positive,       columns && key != nullptr};
+             return ContrastiveJob{
+                 query,    key ? *key : query,       key == nullptr, dimensions, pointer<const float>(scale),
+                 positive, columns && key != nullptr};
            }),
-           py::arg("query"), py::arg("key").none(true), py::arg("dimensions"), py::arg("type"), py::arg("scale"),
-           py::arg("positive"), py::arg("columns"));
+           py::arg("query"), py::arg("key").none(true), py::arg("dimensions"), py::arg("scale"), py::arg("positive"),
+           py::arg("columns"));
 
   // On device -1 the kernels run on the host.
   py::class_<ForwardPlan>(m, "ForwardPlan")

@@ -283,9 +283,10 @@ class GridSize:
     def multiprocessors(self) -> int: ...
     @property
     def shared_bytes(self) -> int: ...
+    def cut(self, most_slots: int, panel_tiles: int, steps: int) -> GridSize: ...
 
 class RowMatrix:
-    def __init__(self, data: int, count: int, stride: int, ids: int, normalize: bool) -> None: ...
+    def __init__(self, data: int, count: int, stride: int, ids: int, normalize: bool, type: RowType) -> None: ...
 
 class ContrastiveJob:
     def __init__(
@@ -293,7 +294,6 @@ class ContrastiveJob:
         query: RowMatrix,
         key: RowMatrix | None,
         dimensions: int,
-        type: RowType,
         scale: int,
         positive: int,
         columns: bool,

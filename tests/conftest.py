@@ -21,11 +21,44 @@ def devices() -> list:
     """The devices a test runs on, for `parametrize("device", devices())`.
 
     "cuda" is skipped where there is none, unless FASTSSL_REQUIRE_CUDA=1, which turns that skip into a failure,
-    so that a run meant for a GPU cannot pass by skipping.
+    so that a run meant for a GPU cannot pass by skipping. FASTSSL_TEST_DEVICES=cuda leaves out the others, which a run on
+    a GPU's time need not repeat.
     """
     required = os.environ.get("FASTSSL_REQUIRE_CUDA", "0") not in ("", "0")
     absent = not torch.cuda.is_available() and not required
-    return ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(absent, reason="no CUDA device"))]
+    cuda = pytest.param("cuda", marks=pytest.mark.skipif(absent, reason="no CUDA device"))
+    return [cuda] if _cuda_alone() else ["cpu", cuda]
+
+
+def _cuda_alone() -> bool:
+    chosen = os.environ.get("FASTSSL_TEST_DEVICES", "")
+    if chosen not in ("", "cuda"):
+        raise pytest.UsageError(f"FASTSSL_TEST_DEVICES={chosen!r} must be cuda, or not be set")
+    return chosen == "cuda"
+
+
+class Emulated(str):
+    """A device, the CPU, on which the losses take their CUDA kernels, compiled for the host: see `emulated_kernels`."""
+
+
+def devices_and_kernels() -> list:
+    """`devices()`, and the CPU with the CUDA kernels of losses, so that what is said of "cuda" is tried without one."""
+    return [*devices(), *([] if _cuda_alone() else [pytest.param(Emulated("cpu"), id="emulated")])]
+
+
+@pytest.fixture(autouse=True)
+def emulated_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On the device "emulated" of `devices_and_kernels`, losses take the kernels."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is None or not isinstance(callspec.params.get("device"), Emulated):
+        yield
+        return
+    from fastssl._native import _C
+    from fastssl.loss import _cuda
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda, "emulated_grid", _C.GridSize(multiprocessors=3, shared_bytes=228 * 1024))
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fastssl.loss import _cuda
+
 TYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 temperatures = st.sampled_from([0.01, 0.0239, 0.024, 0.07, 0.1, 0.5, 1.0])
@@ -53,7 +55,8 @@ def assert_as_exact_as_plain(
     """Value and gradients: at most twice the error of plain torch in float32, and what one rounding can do.
 
     Types of 16 bits are converted for plain torch: whatever the type of the rows, we compute in float32 at least, and
-    only gradients are rounded to it. (float64 is compared in float64.)
+    only gradients are rounded to it. (float64 is compared in float64.) Where the kernels take them, unit rows and weights
+    are rounded to float16, and one rounding is one of float16: _operators.py, Note [Sixteen bits].
 
     Inputs are embeddings, and numbers: the scale of the logits, or its inverse, and a bias. One rounding is, for the
     value, eps of the value and of a logit, which is at most scale; for the gradient in a unit row, which is at most
@@ -77,7 +80,8 @@ def assert_as_exact_as_plain(
     )
     eps = torch.finfo(working).eps * (8 if dtype == torch.float64 else 1)  # the exact one is rounded to float64 itself
     of_type = torch.finfo(dtype)
-    of_logit = eps * terms * (1 + scale)
+    by_halves = dtype in (torch.bfloat16, torch.float16) and _cuda.usable(inputs[0], None)
+    of_logit = (torch.finfo(torch.float16).eps if by_halves else eps) * terms * (1 + scale)
     for k, (ours, theirs, truth) in enumerate(zip(*results, strict=True)):
         error, plain_error = ((y.double() - truth).abs() for y in (ours, theirs))
         floor = eps * truth.abs() + of_logit * (1 if k == 0 else 4 * max(1, scale**2))

@@ -37,7 +37,7 @@ from fastssl.transforms import (
 )
 
 HERE = devices()  # "cpu": the kernels, compiled for the host
-GPU = devices()[1:]
+GPU = devices()[-1:]
 JITTER = Jitter(p=1.0, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)
 
 

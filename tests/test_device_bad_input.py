@@ -26,7 +26,7 @@ PIPELINES = {
     "nvjpeg": lambda loader: on_host(loader, NvjpegDecoder(CPU)),
     "half": lambda loader: on_host(loader, NvjpegDecoder(CPU), share=0.5),
 }
-GPU = devices()[1]
+GPU = devices()[-1]
 ON_GPU = [pytest.param("gpu cpu", marks=GPU.marks), pytest.param("gpu nvjpeg", marks=GPU.marks)]
 NAMES = [*PIPELINES, *ON_GPU]
 

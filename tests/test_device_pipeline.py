@@ -16,7 +16,7 @@ from fastssl.pipelines import device as pipeline
 from fastssl.pipelines.streams import HostStreams
 from fastssl.transforms import Crop, Normalize, View
 
-GPU = devices()[1:]
+GPU = devices()[-1:]
 HERE = ["emulated", "left", *GPU]
 RECIPE = recipes.simclr(24)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import reference_variants as reference
 import torch
-from conftest import devices
+from conftest import devices, devices_and_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import TYPES, gradient, rows
@@ -35,7 +35,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tiles, "GPU_TILE", (3, 6))
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=15)
 @given(z=pairs(), t=temperatures, size=st.integers(0, 30), seed=st.integers(0, 2**31))

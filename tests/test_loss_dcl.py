@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import reference_variants as reference
 import torch
-from conftest import devices
+from conftest import devices_and_kernels
 from hypothesis import given, settings
 from loss_cases import TYPES, gradient, rows, temperatures
 from loss_checks import assert_exact_within, pairs
@@ -31,7 +31,7 @@ def half_weights(first: Tensor, second: Tensor) -> Tensor:
     return torch.linspace(0.5, 2, len(first), device=first.device, dtype=first.dtype) + first[:, 0].detach()
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=15)
 @given(z=pairs(2), t=temperatures)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import reference_variants as reference
 import torch
-from conftest import devices
+from conftest import devices_and_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import TYPES, gradient, rows, temperatures
@@ -49,7 +49,7 @@ def shapes(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
     )
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=12)
 @given(shape=shapes(), t=temperatures)
@@ -189,7 +189,7 @@ def test_compiles_without_a_graph_break() -> None:
 # DenseCL
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=12)
 @given(shape=shapes(), keys=st.integers(1, 6), size=st.integers(1, 20), t=temperatures)

@@ -10,7 +10,7 @@ import pytest
 import reference_losses
 import reference_variants as reference
 import torch
-from conftest import devices
+from conftest import devices_and_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import TYPES, gradient, rows, temperatures
@@ -27,7 +27,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=15)
 @given(z=pairs(), t=temperatures, alpha=st.sampled_from([0.0, 0.5]), threshold=st.sampled_from([0.0, 0.8]))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import reference_losses as reference
 import torch
-from conftest import devices
+from conftest import devices, devices_and_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import TYPES, assert_as_exact_as_plain, embeddings, gradient, rows, temperatures, widths
@@ -26,7 +26,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tiles, "GPU_TILE", (3, 6))
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 @pytest.mark.parametrize("dtype", TYPES)
 @settings(deadline=None, max_examples=25)
 @given(data=st.data(), t=temperatures, views=st.sampled_from([2, 2, 3, 5]))

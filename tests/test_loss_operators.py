@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import devices
+from conftest import devices, devices_and_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import rows
@@ -184,22 +184,26 @@ OPERATIONS: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
 @pytest.mark.parametrize("counts, arguments", OPERATIONS.values(), ids=OPERATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices_and_kernels())
 def test_operators_keep_their_contracts(
     counts: tuple[int, ...], arguments: tuple[Any, ...], dtype: torch.dtype, device: str
 ) -> None:
     tensors = [rows(n, 4, dtype, n, device) if n > 0 else rows(4, -n, dtype, -n, device).t() for n in counts]
     arguments = tuple(x.to(device) if isinstance(x, Tensor) else x for x in arguments)
-    means = arguments[-1]
-    leaves = [x.clone().requires_grad_(n == 0 or not means) for n, x in enumerate(tensors)]
+    query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, keep = (
+        *tensors, *arguments
+    )  # fmt: skip
+    leaves = [x.clone().requires_grad_(n == 0 or not keep) for n, x in enumerate(tensors)]
     torch.library.opcheck(_operators._contrastive, (*leaves, *arguments))
-    query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, _ = (*tensors, *arguments)
-    row_sums, positives, column_sums, mean = _operators._contrastive(*tensors, *arguments)
+    row_sums, positives, column_sums, kept = _operators._contrastive(*tensors, *arguments)
     tests = ("test_schema", "test_faketensor")
-    if means:
-        backward = (query, scale, normalize_query, mean, row_sums)
+    if keep and _operators._keeps_means(query, key):
+        backward = (query, scale, normalize_query, kept, row_sums)
         torch.library.opcheck(_operators._means_backward, backward, test_utils=tests)
         return
+    if keep:  # a copy of the keys
+        assert torch.equal(kept, key)
+        key = kept
     options = (query_ids, key_ids, positive, columns, normalize_query, normalize_key)
     values = (row_sums, column_sums, row_sums, positives, column_sums)
     for needs in ((True, key is not None), (True, False), (False, key is not None), (False, False)):

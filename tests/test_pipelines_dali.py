@@ -461,7 +461,7 @@ def test_a_dali_that_cannot_decode_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize("decode", ["dali", "nvjpeg"])
-@pytest.mark.parametrize("device", devices()[1:])
+@pytest.mark.parametrize("device", devices()[-1:])
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency:UserWarning")  # Pillow's
 def test_a_loader_of_a_gpu(everything, photos, device, decode):
     """Beside the CPU's decoder, which a good part of the pixels differ from by a level, and chroma of nvJPEG's by more."""

@@ -16,7 +16,7 @@ from fastssl.ops.render import DTYPES, encode_recipe, native_views
 from fastssl.ops.render_cuda import FixedLaunches
 from fastssl.transforms import Blur, Crop, Jitter, QuarterTurn, Rotate, SameCrop, View
 
-GPU = devices()[1:]
+GPU = devices()[-1:]
 SIZES = (17, 11), (37, 51), (60, 45)
 MOST = (64, 64)
 

@@ -21,7 +21,7 @@ struct BackwardInputs {
   const float *rows = nullptr, *columns = nullptr;
   const float *grad_rows = nullptr, *grad_positives = nullptr, *grad_columns = nullptr;
 };
-// In the job's type, rows side by side. Null: not wanted.
+// In the type of the rows that they are of, side by side. Null: not wanted.
 struct BackwardResults {
   void *grad_query = nullptr, *grad_key = nullptr;
   float* grad_scale = nullptr;

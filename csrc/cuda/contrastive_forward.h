@@ -168,7 +168,7 @@ struct ForwardKernel {
         positives[i] = product * logits.value;
       if (at.transposed && j < keys && i == core::positive_of(j, problem.positive, keys))
         positives[j] = product * logits.value;
-      product = !at.masked() || allowed(problem, i, j) ? product * logits.binary : -infinity();
+      product = !at.masked() || allowed(problem, at, i, j) ? product * logits.binary : -infinity();
     });
   }
 
@@ -326,8 +326,7 @@ struct SumsKernel {
     } else if (of_columns) {
       add(column_sums, slots);
     }
-    const float scale = *problem.scale;
-    out[row] = (scale < 0 ? -scale : scale) + logf((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    out[row] = logits.largest + logf((sum[0] + sum[1]) + (sum[2] + sum[3]));
   }
 };
 

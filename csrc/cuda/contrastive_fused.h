@@ -10,7 +10,8 @@
 //     above it), H lies in [-2, 2], since an allowed pair's exponential is part of both sums. It is multiplied by 2^14:
 //     what is above 2^-28 of the largest gradient then keeps all 11 bits of float16, and 2^15 is finite. What is left out
 //     has no weight, and neither has what lies beyond the last row or column, whose exponential might be too large for
-//     float16.
+//     float16. (FusedKernel need not look beyond the last query: its part of the second product is a row of its own, which
+//     nobody reads, whatever its weights.)
 #pragma once
 
 #include "contrastive_tile.h"
@@ -34,8 +35,8 @@ struct PairWeights {
     return grid::power_of_two(core::fused(product, logits.binary, float(kWeightBits) - of_row)) * row +
            grid::power_of_two(core::fused(product, logits.binary, float(kWeightBits) - of_column)) * column;
   }
-  FASTSSL_DEVICE float general(const Problem& p, bool masked, float product, int32_t i, int32_t j) const {
-    if (masked && !allowed(p, i, j)) return 0;
+  FASTSSL_DEVICE float general(const Problem& p, const Tile& tile, float product, int32_t i, int32_t j) const {
+    if (tile.masked() && !allowed(p, tile, i, j)) return 0;
     if (logits.constant) return plain(product, row_weight[i], column_weight[j]);
     return shifted(product, row_weight[i], row_shift[i], column_weight[j], column_shift[j]);
   }
@@ -53,7 +54,7 @@ struct FusedKernel {
   static constexpr int kKeyChunk = kFusedKeys * kChunkBytes, kStage = kChunks * kKeyChunk;
   // Behind the keys: weights of the queries and of two times 64 keys, four numbers, ranges of ids of the queries and of the keys.
   static constexpr int kRangesAt = 2 * kStage + (kTileRows + 2 * kFusedKeys + 4) * int(sizeof(float));
-  static constexpr int kWeightBytes = kRangesAt - 2 * kStage + 3 * 16;
+  static constexpr int kWeightBytes = kRangesAt - 2 * kStage + 3 * int(sizeof(IdRanges));
   static_assert(2 * kStage == kChunks * kTileBytes, "the queries pass through the memory of the keys");
 
   Problem problem;
@@ -92,8 +93,7 @@ struct FusedKernel {
       bounds[0] = first + int32_t(int64_t(steps) * (split() + 1) / splits);
       bounds[1] = tile() * kTileRows;
       bounds[2] = own.logits.constant;
-      for (int i = 0; i < 2 && problem.query.ids != nullptr; ++i)
-        reinterpret_cast<int64_t*>(grid::shared() + kRangesAt)[i] = problem.query.ranges[2 * tile() + i];
+      if (problem.query.ids != nullptr) *shared_ranges() = problem.query.id_ranges[tile()];
     }
     grid::barrier();
     if (item < bounds[0]) load(item, uint32_t(item) % 2);
@@ -103,9 +103,9 @@ struct FusedKernel {
       const uint32_t stage = uint32_t(item) % 2;
       ++item;
       if (item < bounds[0]) load(item, stage ^ 1);
-      const auto* const ranges = reinterpret_cast<const int64_t*>(grid::shared() + kRangesAt);
-      const Tile keys =
-          tile_at(problem, bounds[1], (item - 1) * kFusedKeys, kFusedKeys, ranges, ranges + 2 + stage * 2);
+      const IdRanges* const ranges = shared_ranges();
+      Tile keys = tile_at(problem, bounds[1], (item - 1) * kFusedKeys, kFusedKeys, ranges, ranges + 1 + stage);
+      keys.edge = keys.column + kFusedKeys > problem.key.count;
       own.logits.constant = bounds[2];
       if (own.logits.constant && !keys.masked()) {
         add_keys<true>(own, keys, queries, gradient, base + stage * kStage, stage);
@@ -155,6 +155,7 @@ struct FusedKernel {
 
   // Of the queries, and behind them of two times 64 keys.
   FASTSSL_DEVICE float* shared_weights() const { return reinterpret_cast<float*>(grid::shared() + 2 * kStage); }
+  FASTSSL_DEVICE IdRanges* shared_ranges() const { return reinterpret_cast<IdRanges*>(grid::shared() + kRangesAt); }
 
   FASTSSL_DEVICE void load(int32_t item, uint32_t stage) const {
     const uint32_t base = grid::shared_base();
@@ -165,8 +166,12 @@ struct FusedKernel {
     if (grid::thread() < kFusedKeys / 4)
       grid::copy_async(base + 2 * kStage + (kTileRows + stage * kFusedKeys) * 4 + uint32_t(grid::thread()) * 16,
                        weights.column_weight + int64_t(item) * kFusedKeys + grid::thread() * 4);
-    if (grid::thread() == kFusedKeys / 4 && problem.key.ids != nullptr)
-      grid::copy_async(base + kRangesAt + 16 + stage * 16, problem.key.ranges + item / (kTileRows / kFusedKeys) * 2);
+    if (grid::thread() == kFusedKeys / 4 && problem.key.ids != nullptr) {
+      const IdRanges* const ranges = problem.key.id_ranges + item / (kTileRows / kFusedKeys);
+      const uint32_t to = base + kRangesAt + (1 + stage) * sizeof(IdRanges);
+      grid::copy_async(to, ranges->least);
+      grid::copy_async(to + sizeof(ranges->least), ranges->most);
+    }
     grid::commit_copies();
   }
 
@@ -250,7 +255,7 @@ struct FusedKernel {
     for (int32_t e = 0; e < 16; ++e) {
       const int32_t query = tile.row + lane.warp * 32 + lane.row() + e / 2 % 4 * 8;
       const int32_t key = tile.column + from + e / 8 * 8 + lane.column() + e % 2;
-      mask |= uint32_t(allowed(problem, query, key)) << e;
+      mask |= uint32_t(allowed(problem, tile, query, key)) << e;
     }
     return mask;
   }

@@ -54,21 +54,21 @@ class Workspace {
   explicit Workspace(void* base) : base_(static_cast<char*>(base)) {}
   char* bytes(int64_t at) const { return base_ + at; }
   float* floats(int64_t at) const { return reinterpret_cast<float*>(base_ + at); }
-  int64_t* integers(int64_t at) const { return reinterpret_cast<int64_t*>(base_ + at); }
+  IdRanges* id_ranges(int64_t at) const { return reinterpret_cast<IdRanges*>(base_ + at); }
 
  private:
   char* base_;
 };
 
 Input input_of(const ContrastiveJob& job, const RowMatrix& rows) {
-  return {rows.data, rows.stride, rows.count, job.dimensions, job.type, rows.normalize};
+  return {rows.data, rows.stride, rows.count, job.dimensions, rows.type, rows.normalize};
 }
 
 Side side_of(const RowMatrix& rows, const SideLayout& layout, const Workspace& workspace) {
   return {workspace.bytes(layout.operand),
           workspace.floats(layout.factor),
           rows.ids,
-          rows.ids ? workspace.integers(layout.ranges) : nullptr,
+          rows.ids ? workspace.id_ranges(layout.id_ranges) : nullptr,
           rows.count,
           layout.tiles};
 }
@@ -82,7 +82,7 @@ Problem problem_of(const ContrastiveJob& job, const SideLayout& query, const Sid
           job.chunks(),
           job.positive,
           job.symmetric,
-          job.unit()};
+          job.bounded()};
 }
 
 int64_t blocks_of(int64_t items, int64_t each) { return (items + each - 1) / each; }
@@ -92,15 +92,17 @@ void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLa
                   const Workspace& workspace, grid::Stream stream) {
   const Input in = input_of(job, rows);
   const int32_t padded = layout.tiles * kTileRows;
-  float* const largest = rows.normalize ? nullptr : workspace.floats(layout.largest);
   float* const factor = workspace.floats(layout.factor);
-  if (largest) grid::launch(LargestKernel{in, largest}, blocks_of(rows.count, kRowsPerBlock), 0, stream);
-  grid::launch(FactorKernel{largest, rows.count, factor}, 1, FactorKernel::kThreads / 32 * int(sizeof(float)), stream);
+  if (!rows.normalize) {
+    float *const largest = workspace.floats(layout.largest), *const length = workspace.floats(layout.length);
+    grid::launch(LargestKernel{in, largest, length}, blocks_of(rows.count, kRowsPerBlock), 0, stream);
+    grid::launch(FactorKernel{largest, length, rows.count, factor}, 1, FactorKernel::kShared, stream);
+  }
   grid::launch(OperandKernel<kSplit>{in, factor, workspace.bytes(layout.operand), job.row_bytes(), padded,
                                      job.padded_dimensions(), workspace.floats(layout.inverse)},
                blocks_of(padded, kRowsPerBlock), 0, stream);
   if (rows.ids)
-    grid::launch(RangesKernel{rows.ids, rows.count, workspace.integers(layout.ranges)}, layout.tiles,
+    grid::launch(RangesKernel{rows.ids, rows.count, workspace.id_ranges(layout.id_ranges)}, layout.tiles,
                  RangesKernel::kShared, stream);
 }
 
@@ -250,7 +252,7 @@ void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const Bac
                         layout.splits,
                         layout.tiles * kTileRows,
                         job.padded_dimensions(),
-                        {out, job.type}};
+                        {out, own.type}};
     const bool first = !total;
     total = true;
     grid::launch(FinishKernel{rows, job.scale, unit, workspace.floats(of_other.factor),

@@ -62,7 +62,7 @@ struct PanelKernel {
       });
     } else {
       for_each_sum<kSplit>(sums, [&](int32_t row, int32_t column, float& sum) {
-        sum = own.general(problem, tile.masked(), sum, tile.row + row, tile.column + column);
+        sum = own.general(problem, tile, sum, tile.row + row, tile.column + column);
       });
     }
     store(sums, row_tile - panel.query, column_tile - panel.key);

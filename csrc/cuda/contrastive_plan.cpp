@@ -33,9 +33,10 @@ void place_side(SideLayout& side, const ContrastiveJob& job, const RowMatrix& ro
   const int64_t padded = int64_t(side.tiles) * kTileRows;
   side.operand = places.take(padded * job.row_bytes());
   side.inverse = places.take(padded * int64_t(sizeof(float)));
-  side.factor = places.take(sizeof(float));
+  side.factor = places.take(2 * sizeof(float));
   side.largest = places.take(rows.normalize ? 0 : padded * int64_t(sizeof(float)));
-  side.ranges = places.take(rows.ids ? side.tiles * 2 * int64_t(sizeof(int64_t)) : 0);
+  side.length = places.take(rows.normalize ? 0 : padded * int64_t(sizeof(float)));
+  side.id_ranges = places.take(rows.ids ? side.tiles * 4 * int64_t(sizeof(int64_t)) : 0);
 }
 
 // Blocks of eight warps or of four: eight warps take all registers of a multiprocessor.

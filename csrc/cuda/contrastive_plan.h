@@ -21,21 +21,24 @@ struct RowMatrix {
   int32_t count = 0;
   const int64_t* ids = nullptr;  // (count), or null
   bool normalize = true;
+  RowType type = RowType::Float32;
 };
 struct ContrastiveJob {
   RowMatrix query, key;    // symmetric: the same
   bool symmetric = false;  // the keys are the queries
   int32_t dimensions = 0;  // 1 to kMostDimensions
-  RowType type = RowType::Float32;
   const float* scale = nullptr;  // in device memory
   int32_t positive = -1;         // key of query i is (i + positive) mod keys; -1: none
   bool columns = false;          // sums over queries as well; of no symmetric job, whose columns are its rows
 
-  // Rows of float32 become two float16 each, so that products keep 22 bits.
-  bool split() const { return type == RowType::Float32; }
+  // Where queries are float32, a number becomes two float16, so that products keep 22 bits.
+  bool split() const { return query.type == RowType::Float32; }
   bool has_ids() const { return query.ids != nullptr; }
   // Whether every logit lies in [-|scale|, |scale|].
   bool unit() const { return query.normalize && key.normalize; }
+  // Whether the shift may be constant. How far logits of other than unit rows go, the device alone knows; plans of sums over
+  // columns have to know whether they are taken with those over rows.
+  bool bounded() const { return unit() || (!symmetric && !columns); }
   int32_t chunks() const;         // of an operand's row
   int64_t row_bytes() const { return int64_t(chunks()) * kChunkBytes; }
   int32_t padded_dimensions() const;
@@ -56,9 +59,9 @@ struct SideLayout {
   int32_t tiles = 0;  // of kTileRows
   int64_t operand = 0;  // (tiles * kTileRows) rows of row_bytes()
   int64_t inverse = 0;  // 1 / length of each row
-  int64_t factor = 0;  // a float: what an operand's one stands for
-  int64_t largest = 0;  // magnitude in each row, where the factor depends on it
-  int64_t ranges = 0;  // least and largest id of each tile
+  int64_t factor = 0;  // two floats: what an operand's one stands for, and a bound on the rows' lengths
+  int64_t largest = 0, length = 0;  // magnitude in each row, and its length, where those two depend on them
+  int64_t id_ranges = 0;  // of each tile
   int64_t weight = 0, shift = 0;  // backward: of each row
   int64_t partial = 0;  // backward: (splits, rows, padded_dimensions) floats
   int32_t splits = 0;  // backward: sums of the gradient that are added up at the end

@@ -69,40 +69,54 @@ FASTSSL_DEVICE float power_above(float v) {
   return v > 0 && exponent < 254 ? float_of_bits((exponent + 1) << 23) : v > 0 ? 0x1p127f : 1.0f;
 }
 
-// The largest magnitude in each row, from which the factor of rows that keep their length is taken.
+// The largest magnitude in each row, and its length, infinite where its square is: from these the factor of rows that keep
+// their length is taken, and the bound on their logits.
 struct LargestKernel {
   static constexpr int kThreads = kRowThreads, kBlocks = 4;
 
   Input in;
-  float* largest;
+  float *largest, *length;
 
   FASTSSL_DEVICE void operator()() const {
     const auto row = int32_t(grid::block() * kRowsPerBlock + grid::thread() / 32);
     if (row >= in.count) return;
     const float v = largest_of_row(in, row);
-    if (grid::thread() % 32 == 0) largest[row] = v;
+    float squares = 0;
+    for (int32_t d = grid::thread() % 32; d < in.dimensions; d += 32)
+      squares = core::fused(in.at(row, d), in.at(row, d), squares);
+    squares = sum_of_warp(squares);
+    if (grid::thread() % 32 != 0) return;
+    largest[row] = v;
+    length[row] = sqrtf(squares);
   }
 };
 
-// What an operand's one stands for: 2^-12 for unit rows; otherwise so much that the largest number of all becomes 2^12. One
-// block.
+// Of rows that keep their length: what an operand's one stands for, so much that the largest number of all becomes 2^12; and
+// behind it the largest length. One block. Of unit rows OperandKernel writes both.
 struct FactorKernel {
   static constexpr int kThreads = 1024, kBlocks = 1;
+  static constexpr int kShared = 2 * kThreads / 32 * int(sizeof(float));
 
-  const float* largest;  // null: of unit rows
+  const float *largest, *length;
   int32_t count;
   float* factor;
 
   FASTSSL_DEVICE void operator()() const {
-    auto* const shared = reinterpret_cast<float*>(grid::shared());
+    const float most = largest_of_all(largest), longest = largest_of_all(length);
+    if (grid::thread() != 0) return;
+    factor[0] = power_above(most) * (1.0f / (1 << kOperandBits));
+    factor[1] = longest;
+  }
+
+  FASTSSL_DEVICE float largest_of_all(const float* values) const {
+    float* const shared = reinterpret_cast<float*>(grid::shared()) + (values == length ? kThreads / 32 : 0);
     float v = 0;
-    for (int32_t i = grid::thread(); largest != nullptr && i < count; i += kThreads) v = core::larger(v, largest[i]);
+    for (int32_t i = grid::thread(); i < count; i += kThreads) v = core::larger(v, values[i]);
     v = largest_of_warp(v);
     if (grid::thread() % 32 == 0) shared[grid::thread() / 32] = v;
     grid::barrier();
-    if (grid::thread() != 0) return;
-    for (int i = 1; i < kThreads / 32; ++i) v = core::larger(v, shared[i]);
-    *factor = (largest != nullptr ? power_above(v) : 1.0f) * (1.0f / (1 << kOperandBits));
+    for (int i = 1; grid::thread() == 0 && i < kThreads / 32; ++i) v = core::larger(v, shared[i]);
+    return v;
   }
 };
 
@@ -112,7 +126,7 @@ struct OperandKernel {
   static constexpr int kThreads = kRowThreads, kBlocks = 4;
 
   Input in;
-  const float* factor;
+  float* factor;
   char* operand;
   int64_t row_bytes;
   int32_t padded_rows, padded_dimensions;
@@ -121,6 +135,10 @@ struct OperandKernel {
   FASTSSL_DEVICE void operator()() const {
     const auto row = int32_t(grid::block() * kRowsPerBlock + grid::thread() / 32);
     if (row >= padded_rows) return;
+    if (in.normalize && grid::block() == 0 && grid::thread() == 0) {
+      factor[0] = 1.0f / (1 << kOperandBits);
+      factor[1] = 1;
+    }
     // Each number is multiplied by `first`, then by `second`: by one alone, lengths near the ends of float32 would overflow.
     float first = 0, second = 0, inverse_length = 0;
     if (row < in.count && in.normalize) {
@@ -167,32 +185,42 @@ struct OperandKernel {
   }
 };
 
-// The least and the largest id of each tile: tiles whose ranges do not meet need no look at ids.
+// The ranges of each tile's ids: tiles whose ranges do not meet need no look at ids.
 struct RangesKernel {
   static constexpr int kThreads = kTileRows, kBlocks = 8;
-  static constexpr int kShared = 2 * kTileRows * int(sizeof(int64_t));
+  static constexpr int kShared = kTileRows * int(sizeof(IdRanges) + sizeof(int32_t));
 
   const int64_t* ids;
   int32_t count;
-  int64_t* ranges;
+  IdRanges* ranges;
 
   FASTSSL_DEVICE void operator()() const {
-    auto* const least = reinterpret_cast<int64_t*>(grid::shared());
-    int64_t* const most = least + kTileRows;
+    auto* const part = reinterpret_cast<IdRanges*>(grid::shared());
+    auto* const descent = reinterpret_cast<int32_t*>(part + kTileRows);
     const int32_t self = grid::thread();
-    const int64_t first = grid::block() * kTileRows, row = first + self;
-    least[self] = most[self] = ids[row < count ? row : first];
+    const int64_t first = grid::block() * kTileRows;
+    const auto rows = int32_t(core::smaller(int64_t(kTileRows), count - first));
+    const int64_t id = ids[first + core::smaller(self, rows - 1)];
+    descent[self] = self > 0 && self < rows && id < ids[first + self - 1] ? self : kTileRows;
     for (int32_t apart = kTileRows / 2; apart > 0; apart /= 2) {
       grid::barrier();
-      if (self < apart) {
-        least[self] = core::smaller(least[self], least[self + apart]);
-        most[self] = core::larger(most[self], most[self + apart]);
+      if (self < apart) descent[self] = core::smaller(descent[self], descent[self + apart]);
+    }
+    grid::barrier();
+    const bool rest = self >= descent[0];
+    for (int i = 0; i < 2; ++i) {
+      const bool own = rest == (i == 1);
+      part[self].least[i] = own ? id : INT64_MAX;
+      part[self].most[i] = own ? id : INT64_MIN;
+    }
+    for (int32_t apart = kTileRows / 2; apart > 0; apart /= 2) {
+      grid::barrier();
+      for (int i = 0; self < apart && i < 2; ++i) {
+        part[self].least[i] = core::smaller(part[self].least[i], part[self + apart].least[i]);
+        part[self].most[i] = core::larger(part[self].most[i], part[self + apart].most[i]);
       }
     }
-    if (self == 0) {
-      ranges[2 * grid::block()] = least[0];
-      ranges[2 * grid::block() + 1] = most[0];
-    }
+    if (self == 0) ranges[grid::block()] = part[0];
   }
 };
 
@@ -232,7 +260,6 @@ struct WeightsKernel {
     const float power = power_above(largest), inverse = 1.0f / power;
     if (grid::block() == 0 && grid::thread() == 0) *unit = power;
     const Logits logits = logits_of(problem);
-    const float scale = magnitude(*problem.scale);
     int32_t i = int32_t(grid::block()) * kThreads + grid::thread();
     const Gradients& g = i < rows.padded ? rows : columns;
     i -= i < rows.padded ? 0 : rows.padded;
@@ -243,7 +270,7 @@ struct WeightsKernel {
       shift = sum * core::kLog2E;
       // What rounding took from the shift is given to the weight.
       const float lost = core::fused(sum, core::kLog2E, -shift) + sum * core::kLog2ERest;
-      weight = g.grad[i] * inverse * (logits.constant ? expf(scale - sum) : 1 - lost * core::kLn2);
+      weight = g.grad[i] * inverse * (logits.constant ? expf(logits.largest - sum) : 1 - lost * core::kLn2);
     }
     g.weight[i] = weight;
     g.shift[i] = shift;

@@ -44,11 +44,19 @@ constexpr int kOperandBits = 12;
 template <bool kSplit>
 constexpr int kDepth = kSplit ? kChunkHalves / 2 : kChunkHalves;
 
+// The ids of a tile lie in one or the other of two ranges: those up to the first that is less than the one before it, and
+// the rest; where there are none, `least` is above `most`. With one range, the tile that holds both the end of the first
+// views and the beginning of the second, whose ids begin anew, would seem to meet all others.
+struct alignas(16) IdRanges {
+  int64_t least[2], most[2];
+};
+
 // One matrix as the kernels see it.
 struct Side {
   const char* operand;
-  const float* factor;
-  const int64_t *ids, *ranges;  // null: no ids
+  const float* factor;  // and behind it the bound on the rows' lengths
+  const int64_t* ids;  // null: no ids
+  const IdRanges* id_ranges;  // of each tile
   int32_t count, tiles;
 };
 struct Problem {
@@ -56,19 +64,21 @@ struct Problem {
   const float* scale;
   int64_t row_bytes;
   int32_t chunks, positive;
-  bool symmetric, unit;
+  bool symmetric, bounded;
 };
 
 // What turns a sum of products of operands into a logit.
 struct Logits {
   float value;  // the logit
   float binary;  // its exponent of 2
-  float shift;  // the largest such exponent, where `constant`
+  float largest, shift;  // bounds on the logits and on those exponents, where `constant`
   bool constant;
 };
 FASTSSL_DEVICE Logits logits_of(const Problem& p) {
   const float scale = *p.scale, factor = *p.query.factor * *p.key.factor, binary = scale * core::kLog2E;
-  return {scale * factor, binary * factor, binary < 0 ? -binary : binary, p.unit && core::constant_shift(scale)};
+  const float lengths = p.query.factor[1] * p.key.factor[1];
+  const float largest = (scale < 0 ? -scale : scale) * lengths, shift = (binary < 0 ? -binary : binary) * lengths;
+  return {scale * factor, binary * factor, largest, shift, p.bounded && core::constant_shift(largest)};
 }
 
 FASTSSL_DEVICE float infinity() { return __builtin_inff(); }
@@ -242,18 +252,24 @@ FASTSSL_DEVICE bool meet(int32_t a, int32_t b, int32_t length, int32_t ring) {
   return ahead < length || behind < length;
 }
 
+FASTSSL_DEVICE bool may_share(const IdRanges& a, const IdRanges& b) {
+  bool any = false;
+  FASTSSL_UNROLL_ALL
+  for (int i = 0; i < 4; ++i) any |= a.least[i / 2] <= b.most[i % 2] && b.least[i % 2] <= a.most[i / 2];
+  return any;
+}
+
 // kTileRows queries from `row` on, and `columns` keys, as many at most, from `column` on; and the ranges of their ids,
 // where there are any.
-FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column, int32_t columns, const int64_t* of_rows,
-                            const int64_t* of_columns) {
+FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column, int32_t columns, const IdRanges* of_rows,
+                            const IdRanges* of_columns) {
   Tile tile{row, column, false, false, false, false};
   tile.edge = row + kTileRows > p.query.count || column + columns > p.key.count;
-  tile.ids = p.query.ids != nullptr && of_rows[0] <= of_columns[1] && of_columns[0] <= of_rows[1];
+  tile.ids = p.query.ids != nullptr && may_share(*of_rows, *of_columns);
   return tile;
 }
 FASTSSL_DEVICE Tile tile_at(const Problem& p, int32_t row, int32_t column) {
-  return tile_at(p, row, column, kTileRows, p.query.ranges + row / kTileRows * 2,
-                 p.key.ranges + column / kTileRows * 2);
+  return tile_at(p, row, column, kTileRows, p.query.id_ranges + row / kTileRows, p.key.id_ranges + column / kTileRows);
 }
 // `both`: the tile stands for the one on the other side of the diagonal, too.
 FASTSSL_DEVICE void look_for_positives(const Problem& p, Tile& tile, bool both) {
@@ -263,8 +279,9 @@ FASTSSL_DEVICE void look_for_positives(const Problem& p, Tile& tile, bool both) 
   tile.transposed = both && meet(core::positive_of(tile.column, p.positive, keys), tile.row, kTileRows, keys);
 }
 
-FASTSSL_DEVICE bool allowed(const Problem& p, int32_t i, int32_t j) {
-  return i < p.query.count && j < p.key.count && (p.query.ids == nullptr || p.query.ids[i] != p.key.ids[j]);
+// Query i and key j, of the tile.
+FASTSSL_DEVICE bool allowed(const Problem& p, const Tile& tile, int32_t i, int32_t j) {
+  return i < p.query.count && j < p.key.count && (!tile.ids || p.query.ids[i] != p.key.ids[j]);
 }
 
 }  // namespace

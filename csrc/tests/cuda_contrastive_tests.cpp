@@ -10,6 +10,7 @@
 
 #include "core/cast.h"
 #include "cuda/contrastive.h"
+#include "cuda/contrastive_prepare.h"
 #include "cuda/emulator.h"
 #include "tests/check.h"
 
@@ -174,11 +175,11 @@ void check_run(const Run& run, emulator::Order order, const GridSize& grid) {
   const Memory<float> scale(1);
   scale[0] = run.scale;
   ContrastiveJob job;
-  job.query = {query.get(), run.dimensions, run.queries, query_ids.get(), run.normalize};
-  job.key = run.symmetric ? job.query : RowMatrix{key.get(), run.dimensions, keys, key_ids.get(), run.normalize};
+  job.query = {query.get(), run.dimensions, run.queries, query_ids.get(), run.normalize, run.type};
+  job.key =
+      run.symmetric ? job.query : RowMatrix{key.get(), run.dimensions, keys, key_ids.get(), run.normalize, run.type};
   job.symmetric = run.symmetric;
   job.dimensions = run.dimensions;
-  job.type = run.type;
   job.scale = scale.get();
   job.positive = keys >= run.queries ? keys / 2 : -1;
   job.columns = !run.symmetric;
@@ -260,7 +261,7 @@ void test_plans() {
   ContrastiveJob job;
   job.symmetric = true;
   job.dimensions = 128;
-  job.type = RowType::Float16;
+  job.query.type = RowType::Float16;
   for (const int32_t rows : {1, 128, 4096, 16384, 65536, 262144, 1 << 20}) {
     job.query.count = job.key.count = rows;
     GridSize grid;
@@ -270,16 +271,40 @@ void test_plans() {
     CHECK(forward.bytes <= int64_t(forward.query.tiles) * kTileRows * (256 + 512 + 16 + 8 * forward.segments) + 4096);
     const BackwardPlan backward = plan_backward(job, grid, true, false);
     CHECK(backward.fused && backward.query.splits * backward.query.tiles <= std::max(4 * 264, backward.query.tiles));
-    job.type = RowType::Float32;
+    job.query.type = RowType::Float32;
     const BackwardPlan panels = plan_backward(job, grid, true, false);
     CHECK(!panels.fused && int64_t(panels.panel_queries) * panels.panel_keys <= 32 * 32);
-    job.type = RowType::Float16;
+    job.query.type = RowType::Float16;
+  }
+}
+
+// Ids that begin anew, as of two views of 800 images, mark few tiles; ids of any order mark every tile that shares one.
+void test_ranges() {
+  const int32_t rows = 1600, tiles = 13;
+  const Memory<int64_t> ids(rows);
+  for (const bool ordered : {true, false}) {
+    for (int32_t i = 0; i < rows; ++i) ids[i] = ordered ? i % 800 : int64_t(number(uint32_t(i)) * 1000);
+    const Memory<IdRanges> ranges(tiles);
+    grid::launch(RangesKernel{ids.get(), rows, ranges.get()}, tiles, RangesKernel::kShared, {});
+    for (int32_t a = 0; a < tiles; ++a) {
+      int32_t marked = 0;
+      for (int32_t b = 0; b < tiles; ++b) {
+        bool shared = false;
+        for (int32_t i = a * kTileRows; i < rows && i < (a + 1) * kTileRows; ++i)
+          for (int32_t j = b * kTileRows; j < rows && j < (b + 1) * kTileRows; ++j) shared |= ids[i] == ids[j];
+        const bool may = may_share(ranges[a], ranges[b]);
+        CHECK(may || !shared);
+        marked += may;
+      }
+      CHECK(!ordered || marked <= 5);
+    }
   }
 }
 
 }  // namespace
 
 void test_cuda_contrastive() {
+  test_ranges();
   test_products();
   test_copies();
   test_plans();

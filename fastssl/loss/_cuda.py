@@ -8,17 +8,17 @@ bits.
 Arguments that both share:
 
     query: (N, D), float32, float16 or bfloat16, on a CUDA device; D from 1 to 4096. Numbers of a row lie side by side.
-    key: (M, D), of the same type and device; None: the queries, of which half of the pairs are computed.
+    key: (M, D), of any of these types, on the same device; None: the queries, of which half of the pairs are computed.
     scale: One over the temperature, (), on the device, or a number.
     query_ids, key_ids: (N,) and (M,), int64, or None: pairs with equal ids are left out. Without key, query_ids serves both.
     positive: Key (i + positive) mod M is the positive of query i, M >= N; None: there are none.
     columns: Whether columns are summed too; without key they are the rows.
     normalize_query, normalize_key: Whether rows are divided by their length, as torch.nn.functional.normalize does.
 
-Numbers: sums are float32. Of float16 and bfloat16 inputs, unit rows and weights (probabilities times gradients) are
-rounded to float16 for the matrix units; of float32 inputs, both are split into two float16, whose products keep 22 bits
-(csrc/cuda/contrastive_tile.h). Weights are rounded relative to the largest gradient of a sum, and are exact to 11 bits
-(float32: 22) down to 2^-28 of it.
+Numbers: sums are float32. Of float16 and bfloat16 queries, unit rows of both sides and weights (probabilities times
+gradients) are rounded to float16 for the matrix units; of float32 queries, both are split into two float16, whose products
+keep 22 bits (csrc/cuda/contrastive_tile.h). Weights are rounded relative to the largest gradient of a sum, and are exact to
+11 bits (float32: 22) down to 2^-28 of it. Max error: see fastssl/loss/_operators.py, Note [Sixteen bits].
 Memory: operands, 2 bytes a number (float32: 4); sums of the gradient, 4 bytes a number and, where rows are few, up to 16
 times that; 512 bytes a row at most for sums over columns; beyond 128 dimensions and for float32, 32 or 64 MiB for
 weights.
@@ -53,9 +53,9 @@ def usable(query: Tensor, key: Tensor | None) -> bool:
     rows = (query,) if key is None else (query, key)
     return (
         _runs_on(query.device)
-        and query.dtype in ROW_TYPES
         and 1 <= query.shape[1] <= _C.CONTRASTIVE_MOST_DIMENSIONS
-        and all(r.dtype == query.dtype and r.device == query.device and 1 <= len(r) <= _MOST_ROWS for r in rows)
+        # shape[0] and not len(), which would make a constant of a number of rows that is a symbol to the compiler.
+        and all(r.dtype in ROW_TYPES and r.device == query.device and 1 <= r.shape[0] <= _MOST_ROWS for r in rows)
     )
 
 
@@ -101,7 +101,7 @@ def backward(
     needs_query: bool,
     needs_key: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Gradients in query, (N, D), key, (M, D), and scale, (): in their type and float32; None where not needed.
+    """Gradients in query, (N, D), key, (M, D), and scale, (): each in its type, or float32; None where not needed.
 
     Args:
         rows_out, columns_out: Rows and columns that `forward` returned, or, of columns alone, what the same sums are
@@ -156,13 +156,13 @@ def _job(
             rows = rows.contiguous()
         ids = None if ids is None else ids.contiguous()
         kept.extend((rows, ids))
-        return _C.RowMatrix(rows.data_ptr(), len(rows), rows.stride(0), _address(ids), normalize)
+        address, type = rows.data_ptr(), ROW_TYPES[rows.dtype]
+        return _C.RowMatrix(address, len(rows), rows.stride(0), _address(ids), normalize, type)
 
     native_query = matrix(query, query_ids, normalize_query)
     native_key = None if key is None else matrix(key, key_ids, normalize_key)
     shift = -1 if positive is None else positive % len(query if key is None else key)
-    type = ROW_TYPES[query.dtype]
-    job = _C.ContrastiveJob(native_query, native_key, query.shape[1], type, scale.data_ptr(), shift, columns)
+    job = _C.ContrastiveJob(native_query, native_key, query.shape[1], scale.data_ptr(), shift, columns)
     return job, kept
 
 

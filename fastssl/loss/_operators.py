@@ -4,6 +4,15 @@ All contrastive losses here are plain torch on top of one function, `contrastive
 a module with `forward` and `backward` on plain tensors, chosen by `backend_of`.
 
 Bodies run under no autocast: the logits are float32 at least, whatever the type of the embeddings.
+
+Note [Sixteen bits]
+    Where tiles are products of torch's (_tiles.py), float16 and bfloat16 embeddings are converted: sums and gradients are as
+    exact as those of float32. The kernels (_cuda.py) leave such queries 16 bits for the matrix units, and the keys that they
+    meet: rows as they enter the products, of length 1 or as they are, are rounded to float16, each number by 2^-11 of
+    itself at most. A logit is then off by 2^-10 of its largest size at most, |scale| for unit rows, and so is a
+    logarithm of a sum; a gradient by as much of the largest that there can be, and by the rounding of the
+    weights, 2^-11. Plain torch in float16 rounds unit rows as well, and then logits; in bfloat16, both to eight bits.
+    Keys keep their own type until then: a float32 bank is not rounded to the queries' bfloat16 first.
 """
 
 from __future__ import annotations
@@ -55,7 +64,7 @@ def contrastive_sums(
 
     Args:
         query: (N, D), float16, bfloat16, float32 or float64; N and D at least 1.
-        key: (M, D); None: the queries themselves, for half of the work.
+        key: (M, D), of any of these types; None: the queries themselves, for half of the work.
         scale: 1 / temperature; a tensor of no dimension may require a gradient, and the host does not wait for it.
         query_ids: (N,), int64. Entries of S whose two ids are equal are left out of the sums.
         key_ids: (M,), int64; with key=None they are query_ids.
@@ -66,6 +75,8 @@ def contrastive_sums(
 
     Where only the sums over rows are asked for and the keys require no gradient, the backward pass does not look at the
     keys, which may then change before it, as a memory bank does.
+
+    Max error: twice that of plain torch in float32 (float64 for float64); see Note [Sixteen bits].
 
     Raises:
         ValueError: Shapes that do not fit together, ids on one side only, or columns=True with key=None.
@@ -81,8 +92,8 @@ def contrastive_sums(
     _check(query, key, scale, query_ids, key_ids, positive, columns)
     scale = number(scale, query)
     refuse_forward_mode(query, key, scale)
-    if key is not None and query.device.type != "cpu":
-        key = key.to(query.dtype)  # kernels take one type, as a product of matrices under autocast does
+    if key is not None and key.dtype == torch.float64 and query.device.type != "cpu":
+        key = key.to(scale.dtype)  # which no kernel takes
     wanted = torch.is_grad_enabled() and (query.requires_grad or scale.requires_grad)
     keep = wanted and positive is None and not columns and key is not None and not key.requires_grad
     rows, positives, column_values, _ = _contrastive(

@@ -51,7 +51,8 @@ def dcl(
         ValueError: z has an odd number of rows, no row or no column, weights are not one a row, or temperature <= 0.
         TypeError: z is of another type, or temperature is no number.
 
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Yeh et al., DCL, 2022, arXiv:2110.06848, equation 6.
 
     >>> import torch
@@ -86,7 +87,8 @@ def dclw(z: Tensor, temperature: Tensor | float = 0.1, sigma: float = 0.5, gathe
     Raises:
         ValueError: As for `dcl`, and where sigma <= 0.
 
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Yeh et al., DCL, 2022, arXiv:2110.06848, equation 6 and section 3.
 
     >>> import torch
@@ -141,7 +143,8 @@ class DCLLoss(nn.Module):
     Differs from lightly's: the value is never less than float32, logits are float32 also under autocast, and with
     gather_distributed the weights are those of the whole batch (lightly's are of each process's own, so that its DCLW
     depends on the number of processes).
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Yeh et al., DCL, 2022, arXiv:2110.06848, equation 6.
 
     >>> import torch

@@ -44,7 +44,8 @@ def densecl(
         ValueError: Shapes do not fit together, a dimension is empty, or temperature <= 0.
         TypeError: A tensor is of another type, or temperature is no number.
 
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Wang et al., DenseCL, 2021, arXiv:2011.09157, equations 2 and 4.
 
     >>> import torch

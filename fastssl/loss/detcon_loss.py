@@ -50,7 +50,8 @@ def detcon_s(
         ValueError: Shapes differ, a dimension is empty, or temperature <= 0.
         TypeError: An embedding or mask is of another type, or temperature is no number.
 
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Henaff et al., DetCon, 2021, arXiv:2103.10957, section 3, and its published pseudocode.
 
     >>> import torch
@@ -91,7 +92,8 @@ def detcon_b(
         ValueError: Shapes differ, a dimension is empty, or temperature <= 0.
         TypeError: An embedding or mask is of another type, or temperature is no number.
 
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Henaff et al., DetCon, 2021, arXiv:2103.10957, section 3, and its published pseudocode.
 
     >>> import torch

@@ -37,7 +37,8 @@ def nnclr(
         ValueError: Shapes differ, there is no row or column, or temperature <= 0.
         TypeError: Embeddings are of another type, or temperature is no number.
 
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Dwibedi et al., NNCLR, 2021, arXiv:2104.14548, equation 3.
 
     >>> import torch

@@ -54,7 +54,8 @@ def ntxent(
             or temperature <= 0.
         TypeError: z is of another type, or temperature is no number.
 
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Chen et al., SimCLR, 2020, arXiv:2002.05709, equation 1.
 
     >>> import torch
@@ -122,7 +123,8 @@ class NTXentLoss(nn.Module):
 
     Differs from lightly's: the value is never less than float32 and logits are float32 also under autocast, the bank
     is a true ring and part of the state_dict (see MemoryBankModule), and a negative temperature is an error.
-    Max error: twice that of the plain PyTorch formula against float64, in value and gradient.
+    Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
+    2^-10 of a logit, since unit rows are rounded to float16 there.
     Source: Chen et al., SimCLR, 2020, arXiv:2002.05709, equation 1; with a bank He et al., MoCo, 2020,
     arXiv:1911.05722, equation 1.
 
