@@ -16,15 +16,15 @@ struct ForwardWork {
   bool shifted_only;  // leave at once where the shift is constant
   float *row_sums, *row_shifts, *column_sums, *positives;
 
-  // The column tiles of a block for one row tile: items [begin, end).
+  // A block's strip of row tiles, and its column tiles for each of them: items [begin, end).
   struct Columns {
-    int32_t first, strips, height,
-        tiles;  // first: strip whose pairs these are; strips: 0 where all columns are taken
+    int32_t strip, segment;
+    int32_t strips, height, tiles;  // strips: 0 where all columns are taken
     int32_t begin, end;
 
     FASTSSL_DEVICE int32_t tile(int32_t item) const {
       if (strips == 0) return item;
-      const int32_t other = (first + item / height) % strips;
+      const int32_t other = (strip + item / height) % strips;
       return other * height + item % height;
     }
     FASTSSL_DEVICE int32_t next(int32_t item) const {
@@ -35,36 +35,31 @@ struct ForwardWork {
     FASTSSL_DEVICE int32_t distance(int32_t item) const { return strips ? item / height : 0; }
   };
 
-  FASTSSL_DEVICE int32_t strip() const { return int32_t(grid::block() / segments); }
-  FASTSSL_DEVICE int32_t segment() const { return int32_t(grid::block() % segments); }
-  FASTSSL_DEVICE int32_t first_row_tile() const { return strip() * height; }
-  FASTSSL_DEVICE int32_t end_of_row_tiles() const { return core::smaller((strip() + 1) * height, problem.query.tiles); }
-
   FASTSSL_DEVICE Columns columns_of(const Logits& logits) const {
+    const int32_t strip = int32_t(grid::block()) / segments, segment = int32_t(grid::block()) % segments;
     const bool ring = problem.symmetric && logits.constant;
     int64_t items = problem.key.tiles;
     if (ring) {
-      const bool whole = strips % 2 == 1 || strip() < strips / 2;
+      const bool whole = strips % 2 == 1 || strip < strips / 2;
       items = int64_t(strips / 2 + (whole ? 1 : 0)) * height;
     }
-    return {strip(),
-            ring ? strips : 0,
-            height,
-            problem.key.tiles,
-            int32_t(items * segment() / segments),
-            int32_t(items * (segment() + 1) / segments)};
+    const auto begin = int32_t(items * segment / segments), end = int32_t(items * (segment + 1) / segments);
+    return {strip, segment, ring ? strips : 0, height, problem.key.tiles, begin, end};
+  }
+  FASTSSL_DEVICE bool has_row_tile(const Columns& list, int32_t tile) const {
+    return tile < (list.strip + 1) * height && tile < problem.query.tiles;
   }
 
   // Where the sums over a tile's columns go; null: nowhere.
   FASTSSL_DEVICE float* columns_into(const Logits& logits, const Columns& list, int32_t item, int32_t column) const {
     const int32_t distance = list.distance(item);
     if (!(list.strips ? distance > 0 : columns && logits.constant)) return nullptr;
-    const int32_t slot = list.strips ? distance - 1 : strip();
+    const int32_t slot = list.strips ? distance - 1 : list.strip;
     return column_sums + int64_t(slot) * problem.key.tiles * kTileRows + column;
   }
 
-  FASTSSL_DEVICE void store_row(int32_t tile, int32_t row, float sum, float shift) const {
-    const int64_t to = (int64_t(segment()) * problem.query.tiles + tile) * kTileRows + row;
+  FASTSSL_DEVICE void store_row(const Columns& list, int32_t tile, int32_t row, float sum, float shift) const {
+    const int64_t to = (int64_t(list.segment) * problem.query.tiles + tile) * kTileRows + row;
     row_sums[to] = sum;
     row_shifts[to] = shift;
   }
@@ -120,7 +115,7 @@ struct ForwardKernel : ForwardWork {
     const Logits logits = logits_of(problem);
     if (logits.constant && shifted_only) return;
     const Columns list = columns_of(logits);
-    for (int32_t tile = first_row_tile(); tile < end_of_row_tiles(); ++tile) row_tile(logits, list, tile);
+    for (int32_t tile = list.strip * height; has_row_tile(list, tile); ++tile) row_tile(logits, list, tile);
   }
 
   FASTSSL_DEVICE void row_tile(const Logits& logits, const Columns& list, int32_t tile) const {
@@ -170,10 +165,10 @@ struct ForwardKernel : ForwardWork {
                               columns_at + uint32_t(stage) * kTileBytes);
         stage ^= 1;
       }
-      add_tile(logits, at, products, sums, columns_into(logits, list, item, at.column), tile > first_row_tile());
+      add_tile(logits, at, products, sums, columns_into(logits, list, item, at.column), tile > list.strip * height);
       item = next;
     }
-    store_rows(logits, sums, tile);
+    store_rows(logits, list, sums, tile);
   }
 
   // Takes a tile's products into the sums. `into`: where its sums over columns go; null: nowhere.
@@ -282,7 +277,7 @@ struct ForwardKernel : ForwardWork {
     into[column] = add ? into[column] + total : total;
   }
 
-  FASTSSL_DEVICE void store_rows(const Logits& logits, RowSums& sums, int32_t tile) const {
+  FASTSSL_DEVICE void store_rows(const Logits& logits, const Columns& list, RowSums& sums, int32_t tile) const {
     const Lane lane = this_lane();
     constexpr int kAcross = kWarpsAcross<kSplit>;
     float* const shared = shared_sums();
@@ -311,7 +306,7 @@ struct ForwardKernel : ForwardWork {
     float sum = shared[row], shift = shared_shifts[row];
     for (int i = 1; i < kAcross; ++i)
       add_sums(logits, sum, shift, shared[i * kTileRows + row], shared_shifts[i * kTileRows + row]);
-    store_row(tile, row, sum, shift);
+    store_row(list, tile, row, sum, shift);
   }
 };
 

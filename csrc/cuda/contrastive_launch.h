@@ -36,8 +36,29 @@
 //     That is eight warps a multiprocessor, two for each of its schedulers, twelve for Fused, 64: registers allow no more,
 //     and independent products enough hide the units' latency: 32 in Forward, Panel and Product, 4 + 32 in Fused. Where a
 //     multiprocessor has 100 KB of shared memory (sm_86, sm_89, sm_120), one block fits of those that take more than 49;
-//     their matrix units are slower in proportion. Not done: wgmma and TMA, for the times in the column before. Their
-//     descriptors need a GPU to be tried on.
+//     their matrix units are slower in proportion.
+//
+//     By wgmma (contrastive_wide.h), of compute capability 9.0, float16 operands of 128 and 256 padded dimensions, and only
+//     where FASTSSL_WGMMA=1 asks for it: no GPU has run it, and what a descriptor means is what PTX's manual and the emulator
+//     say. Its bound is the column of wgmma above, for both passes fused:
+//
+//         pass                    operations   exponentials   R = 16384, in us: D = 128, D = 256, exponentials
+//         forward, half the pairs      R^2 D       R^2 / 2                        36         72       36
+//         backward, fused            4 R^2 D           R^2                       145        290       73
+//
+//     A warpgroup's 64 x 128 products of 128 dimensions take the units 512 clocks, and 8192 exponentials 512 clocks of
+//     theirs, besides which a thread adds each to two sums: forward at D = 128 both are the bound, and 45 to 55 us are to be
+//     expected, beside 65 to 80 by mma.sync. Backward, exponentials are half of the products, and hide behind the other
+//     warpgroup's: 180 to 220 us, beside 270 to 350. Shared memory, in clocks for 64 x 128 products of 16 terms, which
+//     take 64: A and B from there 48, B alone 32; with 64 keys (backward, D = 256) A and B are 32 for 32. L2 is read as by the
+//     other kernels, a row tile's keys for every 128 rows. Beyond 128 dimensions fused is 4 R^2 D operations where panels
+//     are 3, but writes no weights, and at the rates above takes less: 290 beside 342 us and the panels' way through L2.
+//
+//         kernel         threads  registers sm_90a         shared memory, KB                      blocks a multiprocessor
+//         WideForward, 2     256      128                  105: 128 queries and two times 128 keys        2
+//         WideForward, 4     256      162                  201                                            1
+//         WideFused, 2       256      252                  163: 128 queries and four times 128 keys       1
+//         WideFused, 4       256      254                  194: four times 64 keys                        1
 #pragma once
 
 #include "contrastive.h"

@@ -155,7 +155,7 @@ struct WideForwardKernel : ForwardWork {
     memory.begin(wide_lane());
     const Columns list = columns_of(logits);
     Count count;
-    for (int32_t tile = first_row_tile(); tile < end_of_row_tiles(); ++tile)
+    for (int32_t tile = list.strip * height; has_row_tile(list, tile); ++tile)
       row_tile(memory, logits, list, tile, count);
   }
 
@@ -206,9 +206,9 @@ struct WideForwardKernel : ForwardWork {
       ++count.steps;
       add_tile(logits, at, products, sums);
       float* const into = columns_into(logits, list, item, at.column);
-      if (into != nullptr) store_columns(memory, lane, products, into, tile > first_row_tile(), count.summed++);
+      if (into != nullptr) store_columns(memory, lane, products, into, tile > list.strip * height, count.summed++);
     }
-    store_rows(logits, sums, tile);
+    store_rows(logits, list, sums, tile);
   }
 
   // Takes a tile's products into the sums over rows; where the shift is constant, makes exponentials of them.
@@ -305,7 +305,7 @@ struct WideForwardKernel : ForwardWork {
     into[column] = add ? into[column] + total : total;
   }
 
-  FASTSSL_DEVICE void store_rows(const Logits& logits, const RowSums& sums, int32_t tile) const {
+  FASTSSL_DEVICE void store_rows(const Logits& logits, const Columns& list, const RowSums& sums, int32_t tile) const {
     const WideLane lane = wide_lane();
     FASTSSL_UNROLL_ALL
     for (int r = 0; r < 2; ++r) {
@@ -315,7 +315,7 @@ struct WideForwardKernel : ForwardWork {
         const float other = grid::shuffle_xor(sum, mask), other_shift = grid::shuffle_xor(shift, mask);
         add_sums(logits, sum, shift, other, other_shift);
       }
-      if (lane.lane % 4 == 0) store_row(tile, lane.row() + 8 * r, sum, shift);
+      if (lane.lane % 4 == 0) store_row(list, tile, lane.row() + 8 * r, sum, shift);
     }
   }
 };

@@ -148,8 +148,10 @@ bool can_go_on(Machine& m, const Fiber& fiber) {
   return fiber.state == State::Ready || (fiber.state == State::AtPhase && is_over(m, fiber.mbarrier, fiber.phase));
 }
 
-// A warp until none of its lanes can go on. Returns whether any could.
+// A warp until none of its lanes can go on. Returns whether any could. One that waits for products lets the others run first,
+// so that these are made as late as may be.
 bool run_warp(Machine& m, int from, int to) {
+  if (all_at(m, from, to, State::AtProducts)) release(m, from, to);
   for (bool went = false;; went = true) {
     bool goes = false, waits = false;
     for (int i = from; i < to; ++i) {
@@ -158,7 +160,10 @@ bool run_warp(Machine& m, int from, int to) {
       goes = true;
       resume(m, lane);
     }
-    for (int i = from; i < to; ++i) waits = waits || m.fibers[size_t(i)].state == State::AtPhase;
+    for (int i = from; i < to; ++i) {
+      const State state = m.fibers[size_t(i)].state;
+      waits = waits || state == State::AtPhase || state == State::AtProducts;
+    }
     if (all_at(m, from, to, State::AtShuffle)) {
       release(m, from, to);
     } else if (!goes) {

@@ -15,7 +15,7 @@
 
 namespace fastssl::cuda::emulator {
 
-enum class State { Ready, AtBarrier, AtShuffle, AtPhase, Ended };
+enum class State { Ready, AtBarrier, AtShuffle, AtPhase, AtProducts, Ended };
 
 // What a lane gives to the others of its warp.
 struct Gift {

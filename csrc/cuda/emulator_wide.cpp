@@ -290,6 +290,7 @@ void commit_products() {
 void wait_products() {
   WideState& wide = self().wide;
   if (!wide.open.empty()) wrong("a wait for products that were not committed");
+  yield(State::AtProducts);
   for (const WideProduct& product : wide.committed) make(wide, product);
   wide.committed.clear();
   wide.fenced = false;
