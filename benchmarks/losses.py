@@ -13,6 +13,7 @@ host's time out of its own.
 
     python benchmarks/losses.py                on the GPU where there is one, else on the CPU
     python benchmarks/losses.py --quick        on a GPU only the sizes with a required time; on a CPU R = 1,024
+    python benchmarks/losses.py --ours         on a GPU: fastssl alone, R = 16,384, D = 128 and 256
     python benchmarks/losses.py --device cpu
     python benchmarks/losses.py --once         one step on a GPU by fastssl and nothing else, for a profiler
 """
@@ -38,6 +39,7 @@ from loss_tasks import BOTH, OURS, Inputs, Loss, LossTask, Way, exact_ntxent, st
 
 CPU_THREADS = 2
 QUICK_SIZE = (1024, 128)
+OURS_SIZES = [(16384, 128), (16384, 256)]
 # Logits that a GPU's steps which are timed together have, at most 50 steps: so many that what the host does before the first
 # kernel, and at the end, is little of it.
 STEPS = 2**33
@@ -162,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--ours", action="store_true")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--slow-rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="the report (default: benchmarks/results/losses-<device>.json)")
@@ -186,11 +189,14 @@ def main() -> None:
         write(records, arguments.out)
     else:
         device, records = torch.device("cuda"), []
-        for rows, columns in sizes_on_gpu(arguments.quick):
-            records += of_size(rows, columns, device, ways(device), arguments.rounds, arguments.slow_rounds)
-            show(records[-2 * len(ways(device)) :])
-            write(records, arguments.out)
         ours = [way for way in ways(device) if way.name == OURS]
+        contenders = ours if arguments.ours else ways(device)
+        for rows, columns in OURS_SIZES if arguments.ours else sizes_on_gpu(arguments.quick):
+            records += of_size(rows, columns, device, contenders, arguments.rounds, arguments.slow_rounds)
+            show(records[-2 * len(contenders) :])
+            write(records, arguments.out)
+        if arguments.ours:
+            return
         records += of_size(*GPU_LARGE, device, ours, 3, 3)
         write(records, arguments.out)
     print(f"\n{loss_targets.requirements(loss_targets.measured(records))}")

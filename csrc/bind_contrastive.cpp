@@ -27,12 +27,14 @@ void bind_contrastive(py::module_& m) {
       .value("float16", RowType::Float16)
       .value("bfloat16", RowType::BFloat16);
   py::class_<GridSize>(m, "GridSize")
-      .def(py::init([](int multiprocessors, int shared_bytes, int most_slots, int panel_tiles, int steps) {
-             return GridSize{multiprocessors, shared_bytes, false, most_slots, panel_tiles, steps};
+      .def(py::init([](int multiprocessors, int shared_bytes, int most_slots, int panel_tiles, int steps, bool wide) {
+             return GridSize{multiprocessors, shared_bytes, false, wide, most_slots, panel_tiles, steps};
            }),
            py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("most_slots") = GridSize().most_slots,
-           py::arg("panel_tiles") = GridSize().panel_tiles, py::arg("steps") = GridSize().steps)
-      .def_static("of", &grid_size, py::arg("device"))
+           py::arg("panel_tiles") = GridSize().panel_tiles, py::arg("steps") = GridSize().steps,
+           py::arg("wide") = false)
+      .def_static("of", &grid_size, py::arg("device"), py::arg("wide"))
+      .def_readonly("wide", &GridSize::wide)
       .def_readonly("multiprocessors", &GridSize::multiprocessors)
       .def_readonly("shared_bytes", &GridSize::shared_bytes)
       // The same GPU, on which small matrices are cut like large ones: for tests.
@@ -64,6 +66,7 @@ void bind_contrastive(py::module_& m) {
   py::class_<ForwardPlan>(m, "ForwardPlan")
       .def(py::init(&plan_forward), py::arg("job"), py::arg("grid"))
       .def_readonly("bytes", &ForwardPlan::bytes)
+      .def_readonly("wide", &ForwardPlan::wide)
       .def_readonly("height", &ForwardPlan::height)
       .def_readonly("segments", &ForwardPlan::segments)
       .def(
@@ -91,6 +94,7 @@ void bind_contrastive(py::module_& m) {
   py::class_<BackwardPlan>(m, "BackwardPlan")
       .def(py::init(&plan_backward), py::arg("job"), py::arg("grid"), py::arg("needs_query"), py::arg("needs_key"))
       .def_readonly("bytes", &BackwardPlan::bytes)
+      .def_readonly("wide", &BackwardPlan::wide)
       .def_readonly("fused", &BackwardPlan::fused)
       .def(
           "launch",

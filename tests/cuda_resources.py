@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "tests" / "cuda_resources.json"
 UPDATE = "python tests/cuda_resources.py --update"
 ARCHITECTURES = ("80", "86", "89", "90", "100", "120")  # CMakeLists.txt's list
+WGMMA = "90a"  # besides, of the kernels that a loss by wgmma launches
 LIBRARY = "libfastssl_cuda.a"
 
 
@@ -42,7 +43,7 @@ class Resources:
         loads, stores: Instructions for global memory by their width in bits; `generic` ones find out the kind of memory first.
         local_accesses: Instructions for local memory.
         doubles: Instructions in double precision, of which many GPUs make 1/64 as many as of single.
-        products: Instructions of the matrix units, 16 x 16 by 16 x 8 numbers each.
+        products: Of the matrix units, 16 x 16 by 16 x 8 numbers each; a warp's part of a wgmma is several.
     """
 
     registers: int
@@ -93,7 +94,8 @@ def kernel_name(mangled: str) -> str:
 
 
 WIDTHS = {"U8": "8", "S8": "8", "U16": "16", "S16": "16", "64": "64", "128": "128", "256": "256"}
-LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)((?:\.[A-Z0-9_]+)*)", re.M)
+LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)((?:\.[A-Zx0-9_]+)*)", re.M)
+WIDE_SHAPE = re.compile(r"64x(\d+)x16")  # of four warps: rows, columns, terms of a sum
 DOUBLE = re.compile(r"D(ADD|MUL|FMA|SETP|MNMX)")
 
 
@@ -113,6 +115,8 @@ def add_instructions(text: str, to: Resources) -> None:
             to.doubles += count
         elif name == "HMMA" and "16816" in parts:
             to.products += count
+        elif name == "HGMMA":
+            to.products += count * sum(int(found[1]) // 8 for part in parts if (found := WIDE_SHAPE.fullmatch(part)))
 
 
 USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -233,6 +237,10 @@ def differences(report: Report, stored: Report) -> list[str]:
     return sorted(found)
 
 
+def by_age(arch: str) -> tuple[int, str]:
+    return int(arch.rstrip("a")), arch
+
+
 def load(path: Path = STORED) -> tuple[str, Report]:
     """nvcc's version, and the report."""
     data = json.loads(path.read_text())
@@ -244,7 +252,7 @@ def save(report: Report, version: str, path: Path = STORED) -> None:
     """One line a kernel and architecture, so that a change shows as such."""
     kernels = []
     for kernel in sorted(report):
-        archs = sorted(report[kernel], key=int)
+        archs = sorted(report[kernel], key=by_age)
         lines = [f'   "{arch}": {json.dumps(asdict(report[kernel][arch]), sort_keys=True)}' for arch in archs]
         kernels.append(f"  {json.dumps(kernel)}: {{\n" + ",\n".join(lines) + "\n  }")
     body = ",\n".join(kernels)
@@ -269,7 +277,7 @@ def table(report: Report) -> str:
 
     rows = [head, ["---", *["---:"] * 2, "---", "---", *["---:"] * 4]]
     for kernel in sorted(report):
-        for arch in sorted(report[kernel], key=int):
+        for arch in sorted(report[kernel], key=by_age):
             r = report[kernel][arch]
             numbers = [str(r.generic), str(r.doubles), str(r.products), str(r.instructions)]
             rows.append([kernel, arch, str(r.registers), by_bits(r.loads), by_bits(r.stores), *numbers])
@@ -288,9 +296,9 @@ def main() -> None:
     if not arguments.update:
         return
     held = {arch for archs in report.values() for arch in archs}
-    if missing := set(ARCHITECTURES) - held:
+    if missing := {*ARCHITECTURES, WGMMA} - held:
         raise SystemExit(
-            f"{library} has no code for sm_{', sm_'.join(sorted(missing, key=int))}; build for all of them."
+            f"{library} has no code for sm_{', sm_'.join(sorted(missing, key=by_age))}; build for all of them."
         )
     save(report, nvcc_version(compiler_of(library.parent) or find_tool("nvcc")))
     print(f"wrote {STORED}")

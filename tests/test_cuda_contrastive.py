@@ -32,10 +32,14 @@ NAMES = ("rows", "positives", "columns")
 
 
 @contextlib.contextmanager
-def kernels(multiprocessors: int = 3, shared_bytes: int = BIG, order: str = "forward", **cuts: int) -> Iterator[None]:
-    """On the CPU the kernels are emulated, on a GPU of this size, in this order of threads."""
+def kernels(
+    multiprocessors: int = 3, shared_bytes: int = BIG, order: str = "forward", wide: bool = False, **cuts: int
+) -> Iterator[None]:
+    """On the CPU the kernels are emulated, on a GPU of this size, in this order of threads. `wide`: those by wgmma."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cuda, "emulated_grid", _C.GridSize(multiprocessors, shared_bytes, **cuts))
+        patch.setattr(_cuda, "emulated_grid", _C.GridSize(multiprocessors, shared_bytes, wide=wide, **cuts))
+        if wide:
+            patch.setattr(_cuda, "_gpu_grid", lambda index: _C.GridSize.of(index, True))
         _C.emulator_order(ORDERS[order])
         try:
             yield
@@ -444,6 +448,113 @@ def test_small_matrices_that_are_cut_like_large_ones(most_slots, panel_tiles):
     for dtype, d in ((torch.float32, 20), (torch.float16, 140), (torch.float16, 20)):
         compare(views(230, d, dtype, 0.1), "cpu", **cuts)
         compare(pairs(260, 390, d, dtype, 0.1), "cpu", **cuts)
+
+
+# --- the wide kernels -------------------------------------------------------------------------------------------------
+
+HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
+WIDE = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not HOPPER, reason="wgmma is of H100 and H200"))]
+
+
+def wide_plans(case: Case) -> tuple[bool, bool]:
+    """Whether the plans of both passes are wide."""
+    job, kept = _cuda._job(*case.arguments())
+    grid = _cuda._grid(case.query.device)
+    plans = _C.ForwardPlan(job, grid), _C.BackwardPlan(job, grid, True, True)
+    del kept
+    return plans[0].wide, plans[1].wide
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [64, 65, 128, 129, 192, 193, 256, 257])
+def test_who_takes_the_wide_kernels(d, dtype):
+    case = views(2, d, dtype, 0.1)
+    with kernels():
+        assert wide_plans(case) == (False, False)
+    with kernels(wide=True):
+        wide = dtype != torch.float32 and d in (65, 128, 193, 256)
+        assert wide_plans(case) == (wide, wide)
+
+
+@pytest.mark.parametrize("device", WIDE)
+@pytest.mark.parametrize(
+    "n, m, d", [(1, 1, 65), (2, None, 128), (127, 129, 100), (128, None, 256), (129, 300, 128), (300, None, 193)]
+)
+@pytest.mark.parametrize("temperature", [0.1, 0.01])
+def test_wide_kernels_of_every_size(temperature, n, m, d, device):
+    """With a shift that is constant, and with one of each sum."""
+    dtype = torch.bfloat16 if d % 2 else torch.float16
+    if m is None:
+        case = make(n, None, d, dtype, temperature, query_ids=torch.arange(n), positive=n // 2)
+    else:
+        case = pairs(n, m, d, dtype, temperature)
+    compare(case, device, wide=True)
+
+
+@pytest.mark.parametrize("device", WIDE)
+@pytest.mark.parametrize("temperature", [0.07, 0.01])
+def test_wide_kernels_with_ids_of_any_order(temperature, device):
+    draw = torch.Generator().manual_seed(6)
+    query_ids = torch.randint(-3, 3, (150,), generator=draw) * 2**40
+    key_ids = torch.randint(-3, 3, (140,), generator=draw) * 2**40
+    case = make(150, 140, 80, torch.float16, temperature, query_ids=query_ids, key_ids=key_ids, columns=True)
+    compare(case, device, wide=True)
+    compare(make(150, None, 80, torch.float16, temperature, query_ids=query_ids), device, wide=True)
+
+
+@pytest.mark.parametrize("device", WIDE)
+def test_wide_kernels_with_rows_that_are_not_normalized(device):
+    for query, key in ((True, False), (False, False)):
+        case = make(70, 150, 72, torch.float16, 2.0, normalize_query=query, normalize_key=key, positive=3, columns=True)
+        compare(case, device, wide=True)
+
+
+@pytest.mark.parametrize("device", WIDE)
+@pytest.mark.parametrize("cuts", [{"most_slots": 1, "steps": 1}, {"most_slots": 2, "steps": 2, "multiprocessors": 20}])
+def test_wide_kernels_of_matrices_that_are_cut_like_large_ones(cuts, device):
+    """Strips of several tiles, each with its own queries; sums that go to memory on the way."""
+    compare(views(200, 128, torch.float16, 0.1), device, wide=True, **cuts)
+    compare(pairs(260, 390, 128, torch.bfloat16, 0.1), device, wide=True, **cuts)
+    compare(views(140, 200, torch.float16, 0.1), device, wide=True, **cuts)
+
+
+@pytest.mark.parametrize("d", [128, 256])
+@pytest.mark.parametrize("temperature", [0.1, 0.01])
+def test_wide_kernels_give_the_same_bits_in_every_order_of_threads(temperature, d):
+    cases = views(150, d, torch.float16, temperature), pairs(100, 300, d, torch.float16, temperature)
+    for case in cases:
+        with kernels(wide=True):
+            wanted = run(case)
+        for order in ("backward", "shuffled"):
+            with kernels(order=order, wide=True):
+                found = run(case)
+            for name, result in wanted.items():
+                assert torch.equal(bits(found[name]), bits(result)), f"{name}, {order}"
+
+
+def test_wide_kernels_are_asked_for_by_the_environment(monkeypatch):
+    monkeypatch.setattr(_C, "GridSize", type("GridSize", (), {"of": staticmethod(lambda index, wide: (index, wide))}))
+    for value, wide in ((None, False), ("0", False), ("1", True)):
+        _cuda._gpu_grid.cache_clear()
+        monkeypatch.delenv("FASTSSL_WGMMA", raising=False)
+        if value is not None:
+            monkeypatch.setenv("FASTSSL_WGMMA", value)
+        assert _cuda._gpu_grid(3) == (3, wide)
+    _cuda._gpu_grid.cache_clear()
+    monkeypatch.setenv("FASTSSL_WGMMA", "yes")
+    with pytest.raises(ValueError, match="FASTSSL_WGMMA='yes' must be 0 or 1"):
+        _cuda._gpu_grid(0)
+
+
+@pytest.mark.skipif(HOPPER, reason="an H100 or H200 has them")
+def test_where_there_are_no_wide_kernels_the_error_says_so(monkeypatch):
+    _cuda._gpu_grid.cache_clear()
+    monkeypatch.setenv("FASTSSL_WGMMA", "1")
+    with pytest.raises(RuntimeError, match=r"fastssl, cuda:0: .*Unset FASTSSL_WGMMA"):
+        _cuda._gpu_grid(0)
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="repeated launches race on a GPU alone")

@@ -40,7 +40,9 @@ def test_kernels_take_no_more_than_before(library, report):
 
 def test_what_is_stored_holds_every_architecture():
     _, stored = cuda_resources.load()
-    assert {frozenset(archs) for archs in stored.values()} == {frozenset(cuda_resources.ARCHITECTURES)}
+    usual, wide = set(cuda_resources.ARCHITECTURES), {cuda_resources.WGMMA}
+    for kernel, archs in stored.items():
+        assert set(archs) in ([wide] if kernel.startswith("Wide") else [usual, usual | wide, wide]), kernel
     assert cuda_resources.spills(stored) == []
 
 
@@ -55,6 +57,10 @@ def test_kernels_of_contrastive_losses_use_the_matrix_units(report):
         "ProductKernel<true>": 192,
         "FusedKernel<64>": 128,  # 32 queries with 64 keys, twice
         "FusedKernel<128>": 256,
+        "WideForwardKernel<2>": 128,  # 64 queries with 128 keys, four warps: of one 16 x 128 sums of 128 terms
+        "WideForwardKernel<4>": 256,
+        "WideFusedKernel<2>": 384,  # the same, once before the loop and once in it, and once with the weights
+        "WideFusedKernel<4>": 384,  # 64 keys
     }
     for kernel, number in least.items():
         for arch, resources in report[kernel].items():
@@ -112,6 +118,7 @@ def test_accesses_are_counted_by_width():
         "STL [R1], R4 ;",
         "@!UP0 DFMA R4, R2, R6, R8 ;",
         "HMMA.16816.F32 R4, R8, R12, R4 ;",
+        "HGMMA.64x128x16.F32 R24, gdesc[UR4], RZ, !UPT ;",
         "STS.128 [R1], R4 ;",
     ]
     r = Resources(32, 0, 0, 0)
@@ -119,7 +126,7 @@ def test_accesses_are_counted_by_width():
     cuda_resources.add_instructions(text, r)
     assert r.loads == {"128": 1, "8": 1, "64": 1}
     assert r.stores == {"32": 1, "16": 1}
-    assert (r.generic, r.local_accesses, r.doubles, r.products, r.instructions) == (2, 1, 1, 1, 9)
+    assert (r.generic, r.local_accesses, r.doubles, r.products, r.instructions) == (2, 1, 1, 17, 10)
 
 
 def test_stored_reports_survive_writing(tmp_path):

@@ -19,7 +19,7 @@ int device_count() { return 0; }
 DeviceInfo device_info(int) { throw std::runtime_error(kAbsent); }
 void launch_render(const RenderPlan&, const void*, void*, int, uintptr_t) { throw std::runtime_error(kAbsent); }
 void core_probe(int, const float*, int64_t, float, float*) { throw std::runtime_error(kAbsent); }
-GridSize grid_size(int) { throw std::runtime_error(kAbsent); }
+GridSize grid_size(int, bool) { throw std::runtime_error(kAbsent); }
 void launch_forward(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void*, int, uintptr_t) {
   throw std::runtime_error(kAbsent);
 }

@@ -27,8 +27,8 @@ struct BackwardResults {
   float* grad_scale = nullptr;
 };
 
-// The GPU as far as plans depend on it. Throws std::runtime_error.
-GridSize grid_size(int device);
+// The GPU as far as plans depend on it; `wide`: with the wide kernels. Throws std::runtime_error, also where there are none.
+GridSize grid_size(int device, bool wide);
 
 // On a stream of a GPU, which has all of the memory; return at once. Throw std::runtime_error.
 void launch_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, void* workspace,

@@ -8,6 +8,89 @@
 namespace fastssl::cuda {
 namespace {
 
+// What a kernel of the forward pass has to do, and what a block's part of it is.
+struct ForwardWork {
+  Problem problem;
+  int32_t height, strips, segments;
+  bool columns;
+  bool shifted_only;  // leave at once where the shift is constant
+  float *row_sums, *row_shifts, *column_sums, *positives;
+
+  // A block's strip of row tiles, and its column tiles for each of them: items [begin, end).
+  struct Columns {
+    int32_t strip, segment;
+    int32_t strips, height, tiles;  // strips: 0 where all columns are taken
+    int32_t begin, end;
+
+    FASTSSL_DEVICE int32_t tile(int32_t item) const {
+      if (strips == 0) return item;
+      const int32_t other = (strip + item / height) % strips;
+      return other * height + item % height;
+    }
+    FASTSSL_DEVICE int32_t next(int32_t item) const {
+      while (item < end && tile(item) >= tiles) ++item;
+      return item;
+    }
+    // On a ring, columns of another strip are its rows.
+    FASTSSL_DEVICE int32_t distance(int32_t item) const { return strips ? item / height : 0; }
+  };
+
+  FASTSSL_DEVICE Columns columns_of(const Logits& logits) const {
+    const int32_t strip = int32_t(grid::block()) / segments, segment = int32_t(grid::block()) % segments;
+    const bool ring = problem.symmetric && logits.constant;
+    int64_t items = problem.key.tiles;
+    if (ring) {
+      const bool whole = strips % 2 == 1 || strip < strips / 2;
+      items = int64_t(strips / 2 + (whole ? 1 : 0)) * height;
+    }
+    const auto begin = int32_t(items * segment / segments), end = int32_t(items * (segment + 1) / segments);
+    return {strip, segment, ring ? strips : 0, height, problem.key.tiles, begin, end};
+  }
+  FASTSSL_DEVICE bool has_row_tile(const Columns& list, int32_t tile) const {
+    return tile < (list.strip + 1) * height && tile < problem.query.tiles;
+  }
+
+  // Where the sums over a tile's columns go; null: nowhere.
+  FASTSSL_DEVICE float* columns_into(const Logits& logits, const Columns& list, int32_t item, int32_t column) const {
+    const int32_t distance = list.distance(item);
+    if (!(list.strips ? distance > 0 : columns && logits.constant)) return nullptr;
+    const int32_t slot = list.strips ? distance - 1 : list.strip;
+    return column_sums + int64_t(slot) * problem.key.tiles * kTileRows + column;
+  }
+
+  FASTSSL_DEVICE void store_row(const Columns& list, int32_t tile, int32_t row, float sum, float shift) const {
+    const int64_t to = (int64_t(list.segment) * problem.query.tiles + tile) * kTileRows + row;
+    row_sums[to] = sum;
+    row_shifts[to] = shift;
+  }
+
+  static FASTSSL_DEVICE void add_sums(const Logits& logits, float& sum, float& shift, float other, float other_shift) {
+    if (logits.constant) {
+      sum += other;
+    } else {
+      join(sum, shift, other, other_shift);
+    }
+  }
+
+  // The sum of two sums, each of its own shift.
+  static FASTSSL_DEVICE void join(float& sum, float& shift, float other, float other_shift) {
+    const float largest = core::larger(shift, other_shift), base = largest == -infinity() ? 0 : largest;
+    sum = sum * grid::power_of_two(shift - base) + other * grid::power_of_two(other_shift - base);
+    shift = largest;
+  }
+
+  // Of twice kHalf sums keeps those that this lane's bit of kMask says, with the other lane's added.
+  template <int kHalf, int kMask, int kAll>
+  static FASTSSL_DEVICE void halve(float (&sum)[kAll], int32_t lane) {
+    const bool upper = lane & kMask;
+    FASTSSL_UNROLL_ALL
+    for (int j = 0; j < kHalf; ++j) {
+      const float given = upper ? sum[j] : sum[j + kHalf], kept = upper ? sum[j + kHalf] : sum[j];
+      sum[j] = kept + grid::shuffle_xor(given, kMask);
+    }
+  }
+};
+
 // Layout   see contrastive_plan.h; a block has a strip of row tiles and one of `segments` parts of the column tiles.
 // Launch   strips * segments blocks of 4 warps. A tile's products stay in registers, 128 a thread.
 // Order    where keys are queries and the shift is constant, strip I takes strips I, I + 1, ... I + strips / 2, on a ring:
@@ -17,31 +100,11 @@ namespace {
 // Sums     of a thread over its 16 columns of a tile, of a block over its part, then of all parts (SumsKernel): the order
 //          is fixed.
 template <bool kSplit>
-struct ForwardKernel {
+struct ForwardKernel : ForwardWork {
   static constexpr int kThreads = kTileThreads<kSplit>, kBlocks = kTileBlocks<kSplit>;
   static constexpr int kColumns = kWarpColumns<kSplit> / 8;  // fragments of them
 
-  Problem problem;
-  int32_t height, strips, segments;
-  bool resident, columns;
-  bool shifted_only;  // leave at once where the shift is constant
-  float *row_sums, *row_shifts, *column_sums, *positives;
-
-  // The column tiles of this block for one row tile.
-  struct Columns {
-    int32_t first, strip, strips, height,
-        tiles;  // first: strip whose pairs these are; strips: 0 where all columns are taken
-
-    FASTSSL_DEVICE int32_t tile(int32_t item) const {
-      if (strips == 0) return item;
-      const int32_t other = (first + item / height) % strips;
-      return other * height + item % height;
-    }
-    FASTSSL_DEVICE int32_t next(int32_t item, int32_t end) const {
-      while (item < end && tile(item) >= tiles) ++item;
-      return item;
-    }
-  };
+  bool resident;
 
   // Of a thread's 8 rows: sums of 2^(exponent - shift).
   struct RowSums {
@@ -51,21 +114,13 @@ struct ForwardKernel {
   FASTSSL_DEVICE void operator()() const {
     const Logits logits = logits_of(problem);
     if (logits.constant && shifted_only) return;
-    const int32_t strip = int32_t(grid::block() / segments), segment = int32_t(grid::block() % segments);
-    const bool ring = problem.symmetric && logits.constant;
-    const Columns list{strip, strip, ring ? strips : 0, height, problem.key.tiles};
-    int64_t items = problem.key.tiles;
-    if (ring) {
-      const bool whole = strips % 2 == 1 || strip < strips / 2;
-      items = int64_t(strips / 2 + (whole ? 1 : 0)) * height;
-    }
-    const auto begin = int32_t(items * segment / segments), end = int32_t(items * (segment + 1) / segments);
-    for (int32_t tile = strip * height; tile < (strip + 1) * height && tile < problem.query.tiles; ++tile)
-      row_tile(logits, list, tile, list.next(begin, end), end, segment, strip);
+    const Columns list = columns_of(logits);
+    for (int32_t tile = list.strip * height; has_row_tile(list, tile); ++tile) row_tile(logits, list, tile);
   }
 
-  FASTSSL_DEVICE void row_tile(const Logits& logits, const Columns& list, int32_t tile, int32_t item, int32_t end,
-                               int32_t segment, int32_t strip) const {
+  FASTSSL_DEVICE void row_tile(const Logits& logits, const Columns& list, int32_t tile) const {
+    int32_t item = list.next(list.begin);
+    const int32_t end = list.end;
     const uint32_t rows_at = grid::shared_base();
     const uint32_t columns_at = rows_at + uint32_t(resident ? problem.chunks : 2) * kTileBytes;
     const char* const rows = problem.query.operand + int64_t(tile) * kTileRows * problem.row_bytes;
@@ -93,11 +148,9 @@ struct ForwardKernel {
     if (item < end) load(item, 0, 0);
     int32_t stage = 0;
     while (item < end) {
-      const int32_t next = list.next(item + 1, end);
-      // On a ring, columns of another strip are its rows.
-      const int32_t distance = list.strips ? item / height : 0;
+      const int32_t next = list.next(item + 1);
       Tile at = tile_at(problem, tile * kTileRows, list.tile(item) * kTileRows);
-      if (positives != nullptr) look_for_positives(problem, at, distance > 0);
+      if (positives != nullptr) look_for_positives(problem, at, list.distance(item) > 0);
       Sums<kSplit> products;
       clear(products);
       for (int32_t chunk = 0; chunk < problem.chunks; ++chunk) {
@@ -112,13 +165,10 @@ struct ForwardKernel {
                               columns_at + uint32_t(stage) * kTileBytes);
         stage ^= 1;
       }
-      const bool across = list.strips ? distance > 0 : columns && logits.constant;
-      const int32_t slot = list.strips ? distance - 1 : strip;
-      float* const into = across ? column_sums + int64_t(slot) * problem.key.tiles * kTileRows + at.column : nullptr;
-      add_tile(logits, at, products, sums, into, tile > strip * height);
+      add_tile(logits, at, products, sums, columns_into(logits, list, item, at.column), tile > list.strip * height);
       item = next;
     }
-    store_rows(logits, sums, tile, segment);
+    store_rows(logits, list, sums, tile);
   }
 
   // Takes a tile's products into the sums. `into`: where its sums over columns go; null: nowhere.
@@ -227,18 +277,7 @@ struct ForwardKernel {
     into[column] = add ? into[column] + total : total;
   }
 
-  // Of twice kHalf sums keeps those that this lane's bit of kMask says, with the other lane's added.
-  template <int kHalf, int kMask, int kAll>
-  static FASTSSL_DEVICE void halve(float (&sum)[kAll], int32_t lane) {
-    const bool upper = lane & kMask;
-    FASTSSL_UNROLL_ALL
-    for (int j = 0; j < kHalf; ++j) {
-      const float given = upper ? sum[j] : sum[j + kHalf], kept = upper ? sum[j + kHalf] : sum[j];
-      sum[j] = kept + grid::shuffle_xor(given, kMask);
-    }
-  }
-
-  FASTSSL_DEVICE void store_rows(const Logits& logits, RowSums& sums, int32_t tile, int32_t segment) const {
+  FASTSSL_DEVICE void store_rows(const Logits& logits, const Columns& list, RowSums& sums, int32_t tile) const {
     const Lane lane = this_lane();
     constexpr int kAcross = kWarpsAcross<kSplit>;
     float* const shared = shared_sums();
@@ -267,24 +306,7 @@ struct ForwardKernel {
     float sum = shared[row], shift = shared_shifts[row];
     for (int i = 1; i < kAcross; ++i)
       add_sums(logits, sum, shift, shared[i * kTileRows + row], shared_shifts[i * kTileRows + row]);
-    const int64_t to = (int64_t(segment) * problem.query.tiles + tile) * kTileRows + row;
-    row_sums[to] = sum;
-    row_shifts[to] = shift;
-  }
-
-  static FASTSSL_DEVICE void add_sums(const Logits& logits, float& sum, float& shift, float other, float other_shift) {
-    if (logits.constant) {
-      sum += other;
-    } else {
-      join(sum, shift, other, other_shift);
-    }
-  }
-
-  // The sum of two sums, each of its own shift.
-  static FASTSSL_DEVICE void join(float& sum, float& shift, float other, float other_shift) {
-    const float largest = core::larger(shift, other_shift), base = largest == -infinity() ? 0 : largest;
-    sum = sum * grid::power_of_two(shift - base) + other * grid::power_of_two(other_shift - base);
-    shift = largest;
+    store_row(list, tile, row, sum, shift);
   }
 };
 
@@ -307,7 +329,7 @@ struct SumsKernel {
     if (!logits.constant) {
       float sum = 0, shift = -infinity();
       for (int32_t i = 0; i < segments; ++i)
-        ForwardKernel<false>::join(sum, shift, row_sums[i * padded + row], row_shifts[i * padded + row]);
+        ForwardWork::join(sum, shift, row_sums[i * padded + row], row_shifts[i * padded + row]);
       out[row] = shift == -infinity() ? shift : core::fused(shift, core::kLn2, logf(sum));
       return;
     }

@@ -42,13 +42,28 @@ struct PairWeights {
   }
 };
 
+// What a kernel of the fused pass has to do: a block has a tile of queries, and one of `splits` parts of the steps.
+struct FusedWork {
+  Problem problem;
+  PairWeights weights;  // logits: filled in by the kernel
+  int32_t splits;
+  int32_t first, steps;  // of as many keys each as the kernel takes at once
+  bool add;  // to what is there
+  float* partial;
+
+  FASTSSL_DEVICE int32_t tile() const { return int32_t(grid::block()) / splits; }
+  FASTSSL_DEVICE int32_t split() const { return int32_t(grid::block()) % splits; }
+  FASTSSL_DEVICE int32_t begin() const { return first + int32_t(int64_t(steps) * split() / splits); }
+  FASTSSL_DEVICE int32_t end() const { return first + int32_t(int64_t(steps) * (split() + 1) / splits); }
+};
+
 // Layout   a block has 128 queries, a warp 32 of them: their operands (kDim / 2 registers a thread) and the sums of their
 //          gradients (kDim registers) stay in registers, and a fragment of keys, once loaded, serves 32 queries.
 // Launch   query tiles * splits blocks of 4 warps, two on a multiprocessor: at 128 dimensions they take all of its registers.
 // Order    64 keys at a time, for 16 of which a warp has weights at once: the weights of the next 16 are computed while the
 //          product with the last 16 is under way.
 template <int kDim>
-struct FusedKernel {
+struct FusedKernel : FusedWork {
   static constexpr int kThreads = 128, kBlocks = kDim > 64 ? 2 : 3;
   static constexpr int kChunks = kDim / kChunkHalves, kRowBytes = kChunks * kChunkBytes;
   static constexpr int kKeyChunk = kFusedKeys * kChunkBytes, kStage = kChunks * kKeyChunk;
@@ -56,13 +71,6 @@ struct FusedKernel {
   static constexpr int kRangesAt = 2 * kStage + (kTileRows + 2 * kFusedKeys + 4) * int(sizeof(float));
   static constexpr int kWeightBytes = kRangesAt - 2 * kStage + 3 * int(sizeof(IdRanges));
   static_assert(2 * kStage == kChunks * kTileBytes, "the queries pass through the memory of the keys");
-
-  Problem problem;
-  PairWeights weights;  // logits: filled in by the kernel
-  int32_t splits;
-  int32_t first, steps;  // of 64 keys each
-  bool add;  // to what is there
-  float* partial;
 
   // Operands of the queries for kHeld times 16 dimensions stay in registers; the others, which do not fit, are read from shared
   // memory each time, 16 bytes a thread. Without that, and where a warp_barrier() more or less stands, the compiler spills.
@@ -72,9 +80,6 @@ struct FusedKernel {
   static constexpr int shared(bool newer) { return 2 * kStage + kWeightBytes + 2 * others(newer) * kThreads * 16; }
   using Queries = uint32_t[2][kHeld][4];
   using Gradient = float[2][kDim / 8][4];
-
-  FASTSSL_DEVICE int32_t tile() const { return int32_t(grid::block()) / splits; }
-  FASTSSL_DEVICE int32_t split() const { return int32_t(grid::block()) % splits; }
 
   FASTSSL_DEVICE void operator()() const {
     PairWeights own = weights;
@@ -86,11 +91,11 @@ struct FusedKernel {
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < kDim; ++i) gradient[i / (kDim / 2)][i / 4 % (kDim / 8)][i % 4] = 0;
 
-    int32_t item = first + int32_t(int64_t(steps) * split() / splits);
+    int32_t item = begin();
     // What is not needed while the matrix units work waits in shared memory: every register is taken.
     auto* const bounds = reinterpret_cast<int32_t*>(shared_weights() + kTileRows + 2 * kFusedKeys);
     if (grid::thread() == 0) {
-      bounds[0] = first + int32_t(int64_t(steps) * (split() + 1) / splits);
+      bounds[0] = end();
       bounds[1] = tile() * kTileRows;
       bounds[2] = own.logits.constant;
       if (problem.query.ids != nullptr) *shared_ranges() = problem.query.id_ranges[tile()];

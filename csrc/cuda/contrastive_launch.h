@@ -36,17 +36,44 @@
 //     That is eight warps a multiprocessor, two for each of its schedulers, twelve for Fused, 64: registers allow no more,
 //     and independent products enough hide the units' latency: 32 in Forward, Panel and Product, 4 + 32 in Fused. Where a
 //     multiprocessor has 100 KB of shared memory (sm_86, sm_89, sm_120), one block fits of those that take more than 49;
-//     their matrix units are slower in proportion. Not done: wgmma and TMA, for the times in the column before. Their
-//     descriptors need a GPU to be tried on.
+//     their matrix units are slower in proportion.
+//
+//     By wgmma (contrastive_wide.h), of compute capability 9.0, float16 operands of 128 and 256 padded dimensions, and only
+//     where FASTSSL_WGMMA=1 asks for it: no GPU has run it, and what a descriptor means is what PTX's manual and the emulator
+//     say. Its bound is the column of wgmma above, for both passes fused:
+//
+//         pass                    operations   exponentials   R = 16384, in us: D = 128, D = 256, exponentials
+//         forward, half the pairs      R^2 D       R^2 / 2                        36         72       36
+//         backward, fused            4 R^2 D           R^2                       145        290       73
+//
+//     A warpgroup's 64 x 128 products of 128 dimensions take the units 512 clocks, and 8192 exponentials 512 clocks of
+//     theirs, besides which a thread adds each to two sums: forward at D = 128 both are the bound, and 45 to 55 us are to be
+//     expected, beside 65 to 80 by mma.sync. Backward, exponentials are half of the products, and hide behind the other
+//     warpgroup's: 180 to 220 us, beside 270 to 350. Shared memory, in clocks for 64 x 128 products of 16 terms, which
+//     take 64: A and B from there 48, B alone 32; with 64 keys (backward, D = 256) A and B are 32 for 32. L2 is read as by the
+//     other kernels, a row tile's keys for every 128 rows. Beyond 128 dimensions fused is 4 R^2 D operations where panels
+//     are 3, but writes no weights, and at the rates above takes less: 290 beside 342 us and the panels' way through L2.
+//
+//         kernel         threads  registers sm_90a         shared memory, KB                      blocks a multiprocessor
+//         WideForward, 2     256      128                  105: 128 queries and two times 128 keys        2
+//         WideForward, 4     256      162                  201                                            1
+//         WideFused, 2       256      252                  163: 128 queries and four times 128 keys       1
+//         WideFused, 4       256      254                  194: four times 64 keys                        1
 #pragma once
 
 #include "contrastive.h"
 #include "contrastive_finish.h"
 #include "contrastive_forward.h"
 #include "contrastive_panels.h"
+#include "contrastive_wide.h"
 
 namespace fastssl::cuda {
 namespace {
+
+// Which kernels multiply: of rows in float16, of rows in two parts, of rows in float16 by wgmma.
+enum class Path { Halves, Split, Wide };
+template <Path kPath>
+constexpr bool kIsSplit = kPath == Path::Split;
 
 // A workspace, by what lies where.
 class Workspace {
@@ -87,7 +114,7 @@ Problem problem_of(const ContrastiveJob& job, const SideLayout& query, const Sid
 
 int64_t blocks_of(int64_t items, int64_t each) { return (items + each - 1) / each; }
 
-template <bool kSplit>
+template <Path kPath>
 void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLayout& layout,
                   const Workspace& workspace, grid::Stream stream) {
   const Input in = input_of(job, rows);
@@ -98,34 +125,47 @@ void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLa
     grid::launch(LargestKernel{in, largest, length}, blocks_of(rows.count, kRowsPerBlock), 0, stream);
     grid::launch(FactorKernel{largest, length, rows.count, factor}, 1, FactorKernel::kShared, stream);
   }
-  grid::launch(OperandKernel<kSplit>{in, factor, workspace.bytes(layout.operand), job.row_bytes(), padded,
-                                     job.padded_dimensions(), workspace.floats(layout.inverse)},
+  using Operands = OperandKernel<kIsSplit<kPath>, kPath == Path::Wide>;
+  grid::launch(Operands{in, factor, workspace.bytes(layout.operand), job.row_bytes(), padded, job.padded_dimensions(),
+                        workspace.floats(layout.inverse)},
                blocks_of(padded, kRowsPerBlock), 0, stream);
   if (rows.ids)
     grid::launch(RangesKernel{rows.ids, rows.count, workspace.id_ranges(layout.id_ranges)}, layout.tiles,
                  RangesKernel::kShared, stream);
 }
 
-template <bool kSplit>
+template <Path kPath>
 void prepare(const ContrastiveJob& job, const SideLayout& query, const SideLayout& key, const Workspace& workspace,
              grid::Stream stream) {
-  prepare_side<kSplit>(job, job.query, query, workspace, stream);
-  if (!job.symmetric) prepare_side<kSplit>(job, job.key, key, workspace, stream);
+  prepare_side<kPath>(job, job.query, query, workspace, stream);
+  if (!job.symmetric) prepare_side<kPath>(job, job.key, key, workspace, stream);
 }
 
-template <bool kSplit>
+template <Path kPath>
+void launch_sums(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardWork& work, grid::Stream stream) {
+  const int64_t blocks = int64_t(work.strips) * work.segments;
+  if constexpr (kPath != Path::Wide) {
+    grid::launch(ForwardKernel<kIsSplit<kPath>>{work, plan.resident}, blocks, forward_shared(job, plan.resident),
+                 stream);
+  } else if (work.problem.chunks == 2) {
+    grid::launch(WideForwardKernel<2>{work}, blocks, WideForwardKernel<2>::kShared, stream);
+  } else {
+    grid::launch(WideForwardKernel<4>{work}, blocks, WideForwardKernel<4>::kShared, stream);
+  }
+}
+
+template <Path kPath>
 void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results,
                  const Workspace& workspace, grid::Stream stream) {
-  prepare<kSplit>(job, plan.query, plan.key, workspace, stream);
+  prepare<kPath>(job, plan.query, plan.key, workspace, stream);
   const Problem problem = problem_of(job, plan.query, plan.key, workspace);
-  const int shared = forward_shared(job, plan.resident);
   float* const row_sums = workspace.floats(plan.row_sums);
   float* const row_shifts = workspace.floats(plan.row_shifts);
   float* const column_sums = workspace.floats(plan.column_sums);
-  grid::launch(
-      ForwardKernel<kSplit>{problem, plan.height, plan.strips, plan.segments, plan.resident, job.columns, false,
-                            row_sums, row_shifts, column_sums, job.positive < 0 ? nullptr : results.positives},
-      int64_t(plan.strips) * plan.segments, shared, stream);
+  const ForwardWork work{
+      problem, plan.height, plan.strips, plan.segments, job.columns,
+      false,   row_sums,    row_shifts,  column_sums,   job.positive < 0 ? nullptr : results.positives};
+  launch_sums<kPath>(job, plan, work, stream);
   grid::launch(SumsKernel{problem, false, row_sums, row_shifts, column_sums, plan.segments, plan.slots, plan.height,
                           plan.strips, results.rows},
                plan.query.tiles, 0, stream);
@@ -135,9 +175,10 @@ void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const Forwa
   Problem exchanged = problem;
   exchanged.query = problem.key;
   exchanged.key = problem.query;
-  grid::launch(ForwardKernel<kSplit>{exchanged, 1, plan.exchanged_strips, plan.exchanged_segments, plan.resident, false,
-                                     true, exchanged_sums, exchanged_shifts, nullptr, nullptr},
-               int64_t(plan.exchanged_strips) * plan.exchanged_segments, shared, stream);
+  const ForwardWork other{exchanged, 1,      plan.exchanged_strips, plan.exchanged_segments,
+                          false,     true,   exchanged_sums,        exchanged_shifts,
+                          nullptr,   nullptr};
+  launch_sums<kPath>(job, plan, other, stream);
   grid::launch(SumsKernel{problem, true, exchanged_sums, exchanged_shifts, column_sums, plan.exchanged_segments,
                           plan.slots, plan.height, plan.strips, results.columns},
                plan.key.tiles, 0, stream);
@@ -169,17 +210,19 @@ PairWeights pair_weights(const SideLayout& rows, const SideLayout& columns, cons
           workspace.floats(columns.shift)};
 }
 
-template <int kDim>
+// `Kernel` takes kKeys keys at once, in `shared` bytes.
+template <typename Kernel, int kKeys>
 void run_fused(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
-               grid::Stream stream) {
+               int shared, grid::Stream stream) {
   const auto launch = [&](const Problem& of, const SideLayout& rows, const SideLayout& columns) {
     if (rows.splits == 0) return;
-    const int32_t steps = columns.tiles * (kTileRows / kFusedKeys), most = plan.steps * rows.splits;
+    const int32_t steps = columns.tiles * (kTileRows / kKeys);
+    const int32_t most = core::larger(plan.steps * kFusedKeys / kKeys, 1) * rows.splits;
     for (int32_t first = 0; first < steps; first += most) {
-      const FusedKernel<kDim> kernel{
+      const FusedWork work{
           of,        pair_weights(rows, columns, workspace), rows.splits, first, core::smaller(most, steps - first),
           first > 0, workspace.floats(rows.partial)};
-      grid::launch(kernel, int64_t(rows.tiles) * rows.splits, FusedKernel<kDim>::shared(plan.newer), stream);
+      grid::launch(Kernel{work}, int64_t(rows.tiles) * rows.splits, shared, stream);
     }
   };
   launch(problem, plan.query, plan.key);
@@ -188,6 +231,20 @@ void run_fused(const ContrastiveJob& job, const BackwardPlan& plan, const Proble
   exchanged.query = problem.key;
   exchanged.key = problem.query;
   launch(exchanged, plan.key, plan.query);
+}
+
+template <int kDim>
+void run_narrow(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
+                grid::Stream stream) {
+  using Kernel = FusedKernel<kDim>;
+  run_fused<Kernel, kFusedKeys>(job, plan, problem, workspace, Kernel::shared(plan.newer), stream);
+}
+
+template <int kChunks>
+void run_wide(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
+              grid::Stream stream) {
+  using Kernel = WideFusedKernel<kChunks>;
+  run_fused<Kernel, Kernel::kKeys>(job, plan, problem, workspace, Kernel::kShared, stream);
 }
 
 template <bool kSplit>
@@ -222,21 +279,24 @@ void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Probl
   }
 }
 
-template <bool kSplit>
+template <Path kPath>
 void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                   const BackwardResults& results, const Workspace& workspace, grid::Stream stream) {
-  prepare<kSplit>(job, plan.query, plan.key, workspace, stream);
+  prepare<kPath>(job, plan.query, plan.key, workspace, stream);
   const Problem problem = problem_of(job, plan.query, plan.key, workspace);
   float* const unit = workspace.floats(plan.unit);
   weigh(job, plan, inputs, problem, workspace, unit, stream);
-  if constexpr (kSplit) {
+  if constexpr (kPath == Path::Wide) {
+    problem.chunks == 2 ? run_wide<2>(job, plan, problem, workspace, stream)
+                        : run_wide<4>(job, plan, problem, workspace, stream);
+  } else if constexpr (kPath == Path::Split) {
     run_panels<true>(job, plan, problem, workspace, stream);
   } else if (!plan.fused) {
     run_panels<false>(job, plan, problem, workspace, stream);
   } else if (problem.chunks == 1) {
-    run_fused<kChunkHalves>(job, plan, problem, workspace, stream);
+    run_narrow<kChunkHalves>(job, plan, problem, workspace, stream);
   } else {
-    run_fused<2 * kChunkHalves>(job, plan, problem, workspace, stream);
+    run_narrow<2 * kChunkHalves>(job, plan, problem, workspace, stream);
   }
 
   float* const euler = workspace.floats(plan.euler);

@@ -7,11 +7,16 @@
 
 namespace fastssl::cuda {
 
+bool has_wide();  // whether forward_wide() and backward_wide() are built
+
 void forward_halves(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);
 void forward_split(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);
+void forward_wide(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);
 void backward_halves(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
                      void* workspace, cudaStream_t);
 void backward_split(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
                     void* workspace, cudaStream_t);
+void backward_wide(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
+                   void* workspace, cudaStream_t);
 
 }  // namespace fastssl::cuda

@@ -44,6 +44,9 @@ int blocks_of(const ContrastiveJob& job) { return job.split() ? 1 : 2; }
 int64_t slots_of(const ContrastiveJob& job, const GridSize& grid) {
   return int64_t(grid.multiprocessors) * blocks_of(job);
 }
+bool is_wide(const ContrastiveJob& job, const GridSize& grid) {
+  return grid.wide && !job.split() && has_wide_kernels(job.chunks());
+}
 
 // How many blocks should share a row of `items` equal pieces of work, where there are `rows` of them: the least time of the
 // fullest multiprocessor. `start` is what a block costs before its first piece, in pieces. All blocks together are no more
@@ -84,7 +87,9 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
     place_side(plan.key, job, job.key, places);
   }
   const int32_t rows = plan.query.tiles, columns = plan.key.tiles, chunks = job.chunks();
-  const int64_t slots = slots_of(job, grid);
+  plan.wide = is_wide(job, grid);
+  // Of wide blocks, which hold all of their queries, one fits on a multiprocessor beyond 128 dimensions.
+  const int64_t slots = plan.wide && chunks > 2 ? grid.multiprocessors : slots_of(job, grid);
   // Held in shared memory, a row tile is read once and not once a column tile; as many blocks must fit all the same.
   plan.resident = chunks <= 2 || blocks_of(job) * (forward_shared(job, true) + 1024) <= grid.shared_bytes;
 
@@ -114,7 +119,8 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
 BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key) {
   BackwardPlan plan;
   Places places;
-  const int64_t slots = slots_of(job, grid);
+  plan.wide = is_wide(job, grid);
+  const int64_t slots = plan.wide ? grid.multiprocessors : slots_of(job, grid);
   const auto place = [&](SideLayout& side, const RowMatrix& rows) {
     place_side(side, job, rows, places);
     const int64_t padded = int64_t(side.tiles) * kTileRows;
@@ -129,7 +135,8 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
   }
   plan.newer = grid.newer;
   plan.steps = grid.steps;
-  plan.fused = !job.split() && job.dimensions <= kMostFused;
+  plan.fused = plan.wide || (!job.split() && job.dimensions <= kMostFused);
+  const int keys = plan.wide ? wide_keys(job.chunks()) : kFusedKeys;  // that the fused pass takes at once
   const int32_t rows = plan.query.tiles, columns = plan.key.tiles;
   if (!plan.fused) {
     // As square as the matrix allows.
@@ -141,7 +148,7 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
   }
   const int64_t wide = up(job.padded_dimensions(), int32_t(kTileRows));  // tiles of a row's gradient
   const auto share = [&](SideLayout& side, const SideLayout& other, int32_t panel, int32_t panel_of_other) {
-    side.splits = plan.fused ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / kFusedKeys), slots, 4)
+    side.splits = plan.fused ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / keys), slots, 256.0 / keys)
                              : best_share(panel * wide, int64_t(panel_of_other) * 2, slots, 4);
     side.partial =
         places.take(int64_t(side.splits) * side.tiles * kTileRows * job.padded_dimensions() * int64_t(sizeof(float)));

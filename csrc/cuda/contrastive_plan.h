@@ -12,6 +12,11 @@ constexpr int kMostDimensions = 4096;
 constexpr int kChunkBytes = 128;     // of an operand's row that are loaded at once
 constexpr int kChunkHalves = kChunkBytes / 2;
 
+// Padded dimensions that the wide kernels (contrastive_wide.h) are made for, in chunks, and the keys that their backward pass
+// takes at once.
+constexpr bool has_wide_kernels(int chunks) { return chunks == 2 || chunks == 4; }
+constexpr int wide_keys(int chunks) { return chunks > 2 ? 64 : 128; }
+
 enum class RowType : int32_t { Float32, Float16, BFloat16 };
 
 // (count, dimensions) in device memory, `stride` elements from row to row.
@@ -48,6 +53,7 @@ struct GridSize {
   int multiprocessors = 1;
   int shared_bytes = 100 * 1024;  // of a multiprocessor
   bool newer = false;             // of compute capability 10 and above
+  bool wide = false;              // of compute capability 9.0, and the wide kernels are to be used
   // Not of the GPU; smaller where tests want small matrices to be cut like large ones.
   int32_t most_slots = 128;  // of column sums: 512 bytes a row
   int32_t panel_tiles = 32;  // of a square panel's side: 32 MiB of weights, 64 where they are split
@@ -69,6 +75,7 @@ struct SideLayout {
 
 struct ForwardPlan {
   SideLayout query, key;
+  bool wide = false;  // contrastive_wide.h's kernels, and operands in blocks
   // A block takes `height` tiles of rows, one after the other, and a part of the columns: `segments` blocks share a strip.
   int32_t height = 1, strips = 0, segments = 1;
   bool resident = false;  // a row tile's operand stays in shared memory
@@ -84,6 +91,7 @@ struct ForwardPlan {
 struct BackwardPlan {
   SideLayout query, key;
   bool fused = false, newer = false;
+  bool wide = false;  // as of a ForwardPlan; always fused
   int32_t steps = 0;
   // Otherwise weights of panel_queries x panel_keys tiles are stored as float16 and multiplied from there.
   int32_t panel_queries = 0, panel_keys = 0;

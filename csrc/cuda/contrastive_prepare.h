@@ -121,7 +121,8 @@ struct FactorKernel {
 };
 
 // Operands, and one over each row's length. Rows up to the last tile's end, and columns up to the last chunk's, are zeros.
-template <bool kSplit>
+// kBlocked: each chunk of a tile is one piece, as shared memory is to have it.
+template <bool kSplit, bool kBlocked>
 struct OperandKernel {
   static constexpr int kThreads = kRowThreads, kBlocks = 4;
 
@@ -178,10 +179,18 @@ struct OperandKernel {
         chunk[0] = halves;
         chunk[kPairs] =
             grid::pack_halves(v[0] - grid::half_value(halves & 0xFFFFu), v[1] - grid::half_value(halves >> 16));
+      } else if constexpr (kBlocked) {
+        *block_pair(row, pair) = halves;
       } else {
         out[pair] = halves;
       }
     }
+  }
+
+  FASTSSL_DEVICE uint32_t* block_pair(int32_t row, int32_t pair) const {
+    constexpr int kPairs = kChunkHalves / 2;
+    char* const chunk = operand + row / kTileRows * (kTileRows * row_bytes) + pair / kPairs * kTileBytes;
+    return reinterpret_cast<uint32_t*>(chunk + unit_at(0, row % kTileRows, pair % kPairs / 4)) + pair % 4;
   }
 };
 

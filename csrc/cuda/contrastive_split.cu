@@ -5,12 +5,12 @@ namespace fastssl::cuda {
 
 void forward_split(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, void* workspace,
                    cudaStream_t stream) {
-  run_forward<true>(job, plan, results, Workspace(workspace), stream);
+  run_forward<Path::Split>(job, plan, results, Workspace(workspace), stream);
 }
 
 void backward_split(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                     const BackwardResults& results, void* workspace, cudaStream_t stream) {
-  run_backward<true>(job, plan, inputs, results, Workspace(workspace), stream);
+  run_backward<Path::Split>(job, plan, inputs, results, Workspace(workspace), stream);
 }
 
 }  // namespace fastssl::cuda

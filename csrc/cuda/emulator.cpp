@@ -1,20 +1,15 @@
 // Some systems ask for checks by default, which take a jump from stack to stack for an error.
 #undef _FORTIFY_SOURCE
 
-#include "emulator.h"
-
-#include <setjmp.h>
-#include <ucontext.h>
+#include "emulator_machine.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <exception>
 #include <limits>
 #include <memory>
 #include <new>
 #include <stdexcept>
-#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define FASTSSL_FIBER_SANITIZER 1
@@ -29,53 +24,14 @@
 
 namespace fastssl::cuda::emulator {
 
+thread_local Machine* machine = nullptr;
+
 namespace {
 
 constexpr size_t kStack = 64 * 1024;
 
-enum class State { Running, AtBarrier, AtShuffle, Ended };
-
-// What a lane gives to the others of its warp.
-struct Gift {
-  uint32_t words[kGiftWords] = {};
-};
-
-// A copy to shared memory that has been asked for and not waited for.
-struct Copy {
-  char* to;
-  const char* from;
-};
-
-struct Fiber {
-  ucontext_t context;
-  jmp_buf resumed;  // where it left off, once it has begun
-  bool begun = false;
-  char* stack = nullptr;
-  State state = State::Running;
-  Gift given[2];  // to the last two exchanges: a lane may be one ahead of another
-  uint32_t exchanges = 0;
-  std::vector<std::vector<Copy>> groups;  // committed
-  std::vector<Copy> open;
-  void* fake_stack = nullptr;
-};
-
-struct Machine {
-  std::vector<Fiber> fibers;
-  std::exception_ptr error;  // of the body
-  char* shared = nullptr;
-  int shared_bytes = 0;
-  const std::function<void()>* body = nullptr;  // null: fibers come to their end
-  ucontext_t scheduler;
-  jmp_buf scheduler_left;
-  void* fake_stack = nullptr;
-  const void* stack = nullptr;
-  size_t stack_size = 0;
-  int current = 0;
-  int64_t block = 0;
-};
-
-thread_local Machine* machine = nullptr;
 thread_local Order order = Order::Forward;
+thread_local uint32_t base = 0;  // of shared memory
 // Kept for later launches: memory that is new to the process costs more than what runs on it.
 thread_local std::vector<std::unique_ptr<char[]>> stacks;
 
@@ -118,7 +74,8 @@ void to_fiber(Machine& m, Fiber& fiber) {
   }
 }
 
-// Back to the scheduler, until it resumes this fiber.
+}  // namespace
+
 void yield(State state) {
   Machine& m = *machine;
   Fiber& fiber = m.fibers[size_t(m.current)];
@@ -127,6 +84,8 @@ void yield(State state) {
   to_scheduler(m, fiber);
   after_switch(fiber.fake_stack, nullptr, nullptr);
 }
+
+namespace {
 
 // A thread of every block.
 void fiber_main() {
@@ -148,7 +107,6 @@ void fiber_main() {
 void resume(Machine& m, int i) {
   Fiber& fiber = m.fibers[size_t(i)];
   m.current = i;
-  fiber.state = State::Running;
   before_switch(&m.fake_stack, fiber.stack, kStack);
   to_fiber(m, fiber);
   after_switch(m.fake_stack, nullptr, nullptr);
@@ -182,16 +140,41 @@ std::vector<int> warps_in_order(int count, int64_t block) {
   return warps;
 }
 
-// A warp until all its lanes are at a barrier or have ended.
-void run_warp(Machine& m, int from, int to) {
-  for (;;) {
-    for (int i = from; i < to; ++i) resume(m, order == Order::Backward ? from + to - 1 - i : i);
-    if (all_at(m, from, to, State::AtBarrier) || all_at(m, from, to, State::Ended)) return;
-    if (!all_at(m, from, to, State::AtShuffle))
+void release(Machine& m, int from, int to) {
+  for (int i = from; i < to; ++i) m.fibers[size_t(i)].state = State::Ready;
+}
+
+bool can_go_on(Machine& m, const Fiber& fiber) {
+  return fiber.state == State::Ready || (fiber.state == State::AtPhase && is_over(m, fiber.mbarrier, fiber.phase));
+}
+
+// A warp until none of its lanes can go on. Returns whether any could. One that waits for products lets the others run first,
+// so that these are made as late as may be.
+bool run_warp(Machine& m, int from, int to) {
+  if (all_at(m, from, to, State::AtProducts)) release(m, from, to);
+  for (bool went = false;; went = true) {
+    bool goes = false, waits = false;
+    for (int i = from; i < to; ++i) {
+      const int lane = order == Order::Backward ? from + to - 1 - i : i;
+      if (!can_go_on(m, m.fibers[size_t(lane)])) continue;
+      goes = true;
+      resume(m, lane);
+    }
+    for (int i = from; i < to; ++i) {
+      const State state = m.fibers[size_t(i)].state;
+      waits = waits || state == State::AtPhase || state == State::AtProducts;
+    }
+    if (all_at(m, from, to, State::AtShuffle)) {
+      release(m, from, to);
+    } else if (!goes) {
+      return went;
+    } else if (!waits && !all_at(m, from, to, State::AtBarrier) && !all_at(m, from, to, State::Ended)) {
       throw std::logic_error("the lanes of a warp part at a shuffle or barrier");
+    }
   }
 }
 
+// Warps go round while some of them wait for an mbarrier.
 void run_block(Machine& m, int threads) {
   std::memset(m.shared, 0xFF, size_t(m.shared_bytes));
   for (Fiber& fiber : m.fibers) {
@@ -199,12 +182,20 @@ void run_block(Machine& m, int threads) {
     fiber.groups.clear();
     fiber.open.clear();
   }
+  begin_wide(m);
+  release(m, 0, threads);
   const std::vector<int> warps = warps_in_order((threads + kWarp - 1) / kWarp, m.block);
-  do {
-    for (const int warp : warps) run_warp(m, warp * kWarp, std::min(threads, (warp + 1) * kWarp));
-    if (!all_at(m, 0, threads, State::AtBarrier) && !all_at(m, 0, threads, State::Ended))
-      throw std::logic_error("the threads of a block part at a barrier");
-  } while (m.fibers[0].state != State::Ended);
+  while (!all_at(m, 0, threads, State::Ended)) {
+    bool went = false;
+    for (const int warp : warps) went = run_warp(m, warp * kWarp, std::min(threads, (warp + 1) * kWarp)) || went;
+    if (all_at(m, 0, threads, State::AtBarrier)) {
+      ++m.barriers;
+      release(m, 0, threads);
+    } else if (!went) {
+      report_stall(m);
+    }
+  }
+  end_wide(m);
 }
 
 }  // namespace
@@ -240,15 +231,14 @@ void run(int64_t blocks, int threads, int shared_bytes, const std::function<void
 }
 
 void set_order(Order to) { order = to; }
+void set_shared_base(uint32_t to) { base = to; }
 
 int thread() { return machine->current; }
 int64_t block() { return machine->block; }
 void barrier() { yield(State::AtBarrier); }
 char* shared() { return machine->shared; }
+uint32_t shared_base() { return base; }
 
-namespace {
-
-// Gives these words to the other lanes of the warp. Returns in which slot of each of them theirs are, when all have come.
 uint32_t exchange(const uint32_t* words, int count) {
   Machine& m = *machine;
   Fiber& fiber = m.fibers[size_t(m.current)];
@@ -258,7 +248,6 @@ uint32_t exchange(const uint32_t* words, int count) {
   return slot;
 }
 
-// A whole warp, as the instructions for matrices need it: the number of its first lane.
 int first_lane() {
   const int first = machine->current / kWarp * kWarp;
   if (first + kWarp > int(machine->fibers.size()))
@@ -266,10 +255,11 @@ int first_lane() {
   return first;
 }
 
-char* shared_at(uint32_t offset, uint32_t bytes) {
-  if (offset % 16 != 0) throw std::logic_error("an address in shared memory that is no multiple of 16");
-  if (offset + bytes > uint32_t(machine->shared_bytes)) throw std::logic_error("beyond the block's shared memory");
-  return machine->shared + offset;
+char* shared_at(uint32_t address, uint32_t bytes) {
+  if (address % 16 != 0) throw std::logic_error("an address in shared memory that is no multiple of 16");
+  if (address < base || address - base + uint64_t(bytes) > uint64_t(machine->shared_bytes))
+    throw std::logic_error("beyond the block's shared memory");
+  return machine->shared + (address - base);
 }
 
 // The value towards zero that has a float's 24 bits, as the matrix units of GPUs round (Fasi et al., PeerJ Computer Science
@@ -279,7 +269,6 @@ float truncated(double v) {
   return std::fabs(double(f)) > std::fabs(v) ? std::nextafter(f, 0.0f) : f;
 }
 
-// All float16 as floats.
 const float* halves() {
   static const std::vector<float> table = [] {
     std::vector<float> values(1 << 16);
@@ -294,8 +283,6 @@ const float* halves() {
   }();
   return table.data();
 }
-
-}  // namespace
 
 int32_t shuffle_xor(int32_t value, int mask) {
   Machine& m = *machine;
@@ -343,7 +330,7 @@ void load_matrices(uint32_t row, bool transposed, uint32_t out[4]) {
     uint16_t pair[2];
     for (int j = 0; j < 2; ++j) {
       const int r = transposed ? 2 * (lane % 4) + j : lane / 4, column = transposed ? lane / 4 : 2 * (lane % 4) + j;
-      std::memcpy(&pair[j], machine->shared + rows[r] + 2 * column, 2);
+      std::memcpy(&pair[j], machine->shared + (rows[r] - base) + 2 * column, 2);
     }
     out[i] = pair[0] | uint32_t(pair[1]) << 16;
   }

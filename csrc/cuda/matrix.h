@@ -77,7 +77,7 @@ FASTSSL_DEVICE float power_of_two(float v) {
 
 #else
 
-FASTSSL_DEVICE uint32_t shared_base() { return 0; }
+FASTSSL_DEVICE uint32_t shared_base() { return emulator::shared_base(); }
 FASTSSL_DEVICE void copy_async(uint32_t to, const void* from) { emulator::copy_async(to, from); }
 FASTSSL_DEVICE void commit_copies() { emulator::commit_copies(); }
 template <int kLeft>

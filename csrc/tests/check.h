@@ -52,5 +52,6 @@ void test_edited_plans();
 void test_masks();
 // In cuda_contrastive_tests.cpp.
 void test_cuda_contrastive();
+void test_cuda_wide();
 // In cuda_render_tests.cpp.
 void test_cuda_render();

@@ -256,6 +256,26 @@ void test_runs() {
   }
 }
 
+// The wide kernels, of which shared memory begins where a GPU's may.
+void test_wide_runs() {
+  const Run runs[] = {
+      {1, 2, 65, RowType::Float16, 5, false, true},
+      {130, 0, 128, RowType::Float16, 5, true, true},
+      {130, 140, 200, RowType::Float16, 50, false, true},
+      {129, 0, 256, RowType::Float16, 5, true, false},
+  };
+  emulator::set_shared_base(1152);
+  for (const Run& run : runs) {
+    for (const emulator::Order order : kOrders) {
+      GridSize grid;
+      grid.wide = true;
+      grid.multiprocessors = 1 + int(order) * 20;
+      check_run<uint16_t>(run, order, grid);
+    }
+  }
+  emulator::set_shared_base(0);
+}
+
 // Strips of more than one tile, panels of more than one row of them: of plans alone, which would take long to carry out.
 void test_plans() {
   ContrastiveJob job;
@@ -271,7 +291,14 @@ void test_plans() {
     CHECK(forward.bytes <= int64_t(forward.query.tiles) * kTileRows * (256 + 512 + 16 + 8 * forward.segments) + 4096);
     const BackwardPlan backward = plan_backward(job, grid, true, false);
     CHECK(backward.fused && backward.query.splits * backward.query.tiles <= std::max(4 * 264, backward.query.tiles));
+    CHECK(!forward.wide && !backward.wide);
+    grid.wide = true;
+    CHECK(plan_forward(job, grid).wide && plan_backward(job, grid, true, false).wide);
+    job.dimensions = 129;
+    CHECK(!plan_forward(job, grid).wide && !plan_backward(job, grid, true, false).wide);
+    job.dimensions = 128;
     job.query.type = RowType::Float32;
+    CHECK(!plan_forward(job, grid).wide);
     const BackwardPlan panels = plan_backward(job, grid, true, false);
     CHECK(!panels.fused && int64_t(panels.panel_queries) * panels.panel_keys <= 32 * 32);
     job.query.type = RowType::Float16;
@@ -309,4 +336,5 @@ void test_cuda_contrastive() {
   test_copies();
   test_plans();
   test_runs();
+  test_wide_runs();
 }

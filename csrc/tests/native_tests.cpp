@@ -544,6 +544,7 @@ int main() {
   test_masks();
   test_cuda_render();
   test_cuda_contrastive();
+  test_cuda_wide();
   test_parallel_for();
   test_files();
   test_engine();

@@ -1,0 +1,18 @@
+#include "contrastive_launch.h"
+#include "contrastive_parts.h"
+
+namespace fastssl::cuda {
+
+bool has_wide() { return true; }
+
+void forward_wide(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, void* workspace,
+                  cudaStream_t stream) {
+  run_forward<Path::Wide>(job, plan, results, Workspace(workspace), stream);
+}
+
+void backward_wide(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
+                   const BackwardResults& results, void* workspace, cudaStream_t stream) {
+  run_backward<Path::Wide>(job, plan, inputs, results, Workspace(workspace), stream);
+}
+
+}  // namespace fastssl::cuda
