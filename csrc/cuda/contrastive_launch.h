@@ -24,8 +24,8 @@
 //     products: 1.0. Fused: 18 loads for 64 products (16 keys, D = 128): 1.1. Split: 12 for 48: 1.0.
 //
 //         kernel         threads  registers sm_80, sm_90  shared memory, KB                      blocks a multiprocessor
-//         Forward            128      236, 239             66; up to 64 dimensions 50                       2
-//         Forward, split     256      227, 231             100 at 128 dimensions; beyond 160, 68           1
+//         Forward            128      236, 237             66; up to 64 dimensions 50                       2
+//         Forward, split     256      226, 229             100 at 128 dimensions; beyond 160, 68           1
 //         Fused, 64          128      162, 164             18                                                 3
 //         Fused, 128         128      255, 255             37                                                 2
 //         Panel              128      200, 204             64                                                 2
@@ -56,9 +56,9 @@
 //
 //         kernel         threads  registers sm_90a         shared memory, KB                      blocks a multiprocessor
 //         WideForward, 2     256      128                  105: 128 queries and two times 128 keys        2
-//         WideForward, 4     256      162                  201                                            1
+//         WideForward, 4     256      160                  201                                            1
 //         WideFused, 2       256      252                  163: 128 queries and four times 128 keys       1
-//         WideFused, 4       256      254                  194: four times 64 keys                        1
+//         WideFused, 4       256      255                  194: four times 64 keys                        1
 #pragma once
 
 #include "contrastive.h"
