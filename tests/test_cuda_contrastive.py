@@ -326,6 +326,24 @@ def test_gradients_of_any_size(times, device):
 
 
 @pytest.mark.parametrize("device", HERE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_query_that_is_no_number_leaves_the_others_what_they_are(device, dtype):
+    """Also where rows keep their length, on which scale and shift of all depend."""
+    query = 30 * seeded(300, 24, dtype=dtype)
+    case = Case(
+        query.to(device), 30 * seeded(70, 24, dtype=dtype, seed=1).to(device), torch.tensor(0.05, device=device)
+    )
+    case = replace(case, normalize_query=False, normalize_key=False)
+    with kernels():
+        want = _cuda.forward(*case.arguments())[0]
+        case.query[[3, 290]] = math.nan
+        got = _cuda.forward(*case.arguments())[0]
+    others = torch.arange(300, device=device)[[i not in (3, 290) for i in range(300)]]
+    assert torch.isnan(got[[3, 290]]).all() and torch.isfinite(want).all()
+    torch.testing.assert_close(got[others], want[others], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("device", HERE)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_no_number_is_not_hidden(dtype, bad, device):

@@ -330,7 +330,8 @@ struct SumsKernel {
       float sum = 0, shift = -infinity();
       for (int32_t i = 0; i < segments; ++i)
         ForwardWork::join(sum, shift, row_sums[i * padded + row], row_shifts[i * padded + row]);
-      out[row] = shift == -infinity() ? shift : core::fused(shift, core::kLn2, logf(sum));
+      // No sum is zero but of nothing; a NaN leaves no trace in the shift.
+      out[row] = shift == -infinity() && sum == 0 ? shift : core::fused(shift, core::kLn2, logf(sum));
       return;
     }
     // Four sums at a time: their loads do not wait for each other.

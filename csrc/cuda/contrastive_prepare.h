@@ -45,10 +45,10 @@ FASTSSL_DEVICE float sum_of_warp(float v) {
   return v;
 }
 // NaN where one is.
+FASTSSL_DEVICE float larger_or_nan(float v, float other) { return other > v || other != other ? other : v; }
 FASTSSL_DEVICE float largest_of_warp(float v) {
   for (int mask = 16; mask > 0; mask /= 2) {
-    const float other = grid::shuffle_xor(v, mask);
-    v = other > v || other != other ? other : v;
+    v = larger_or_nan(v, grid::shuffle_xor(v, mask));
   }
   return v;
 }
@@ -57,8 +57,7 @@ FASTSSL_DEVICE float magnitude(float v) { return v < 0 ? -v : v; }
 FASTSSL_DEVICE float largest_of_row(const Input& in, int32_t row) {
   float largest = 0;
   for (int32_t d = grid::thread() % 32; d < in.dimensions; d += 32) {
-    const float v = magnitude(in.at(row, d));
-    largest = v > largest || v != v ? v : largest;
+    largest = larger_or_nan(largest, magnitude(in.at(row, d)));
   }
   return largest_of_warp(largest);
 }
@@ -91,8 +90,9 @@ struct LargestKernel {
   }
 };
 
-// Of rows that keep their length: what an operand's one stands for, so much that the largest number of all becomes 2^12; and
-// behind it the largest length. One block. Of unit rows OperandKernel writes both.
+// Of rows that keep their length: what an operand's one stands for, so much that the largest number of all becomes 2^12,
+// rows with a NaN aside; and behind it the largest length, NaN where one is: no shift is constant then. One block. Of unit
+// rows OperandKernel writes both.
 struct FactorKernel {
   static constexpr int kThreads = 1024, kBlocks = 1;
   static constexpr int kShared = 2 * kThreads / 32 * int(sizeof(float));
@@ -102,20 +102,21 @@ struct FactorKernel {
   float* factor;
 
   FASTSSL_DEVICE void operator()() const {
-    const float most = largest_of_all(largest), longest = largest_of_all(length);
+    const float most = largest_of_all(largest, false), longest = largest_of_all(length, true);
     if (grid::thread() != 0) return;
     factor[0] = power_above(most) * (1.0f / (1 << kOperandBits));
     factor[1] = longest;
   }
 
-  FASTSSL_DEVICE float largest_of_all(const float* values) const {
+  FASTSSL_DEVICE float largest_of_all(const float* values, bool or_nan) const {
     float* const shared = reinterpret_cast<float*>(grid::shared()) + (values == length ? kThreads / 32 : 0);
     float v = 0;
-    for (int32_t i = grid::thread(); i < count; i += kThreads) v = core::larger(v, values[i]);
+    for (int32_t i = grid::thread(); i < count; i += kThreads)
+      v = or_nan ? larger_or_nan(v, values[i]) : core::larger(values[i], v);
     v = largest_of_warp(v);
     if (grid::thread() % 32 == 0) shared[grid::thread() / 32] = v;
     grid::barrier();
-    for (int i = 1; grid::thread() == 0 && i < kThreads / 32; ++i) v = core::larger(v, shared[i]);
+    for (int i = 1; grid::thread() == 0 && i < kThreads / 32; ++i) v = larger_or_nan(v, shared[i]);
     return v;
   }
 };
@@ -255,16 +256,14 @@ struct WeightsKernel {
     for (int side = 0; side < 2; ++side) {
       const Gradients& g = side ? columns : rows;
       for (int32_t i = grid::thread(); g.grad != nullptr && i < g.count; i += kThreads) {
-        const float v = magnitude(g.grad[i]);
-        largest = v > largest || v != v ? v : largest;
+        largest = larger_or_nan(largest, magnitude(g.grad[i]));
       }
     }
     largest = largest_of_warp(largest);
     if (grid::thread() % 32 == 0) shared[grid::thread() / 32] = largest;
     grid::barrier();
     for (int i = 0; i < kThreads / 32; ++i) {
-      const float v = shared[i];
-      largest = v > largest || v != v ? v : largest;
+      largest = larger_or_nan(largest, shared[i]);
     }
     const float power = power_above(largest), inverse = 1.0f / power;
     if (grid::block() == 0 && grid::thread() == 0) *unit = power;

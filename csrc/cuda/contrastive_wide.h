@@ -372,6 +372,9 @@ struct WideFusedKernel : FusedWork {
         const uint32_t next = step + 1 < count ? step + 1 : step;
         memory.wait_for_keys(next);
         memory.take_turn(step + 1, lane);
+        grid::pin(pairs);  // what was computed is there before the fence
+        grid::pin(products);
+        grid::pin(gradient);
         grid::fence_products();
         add_product(memory, gradient, pairs, step);
         memory.multiply(products, next, lane);

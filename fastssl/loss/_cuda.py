@@ -182,7 +182,7 @@ def _grid(device: torch.device) -> Any:
 @functools.lru_cache
 def _gpu_grid(index: int) -> Any:
     """The GPU, for plans; read once, as the environment is."""
-    asked = os.environ.get("FASTSSL_WGMMA", "0")
+    asked = os.environ.get("FASTSSL_WGMMA") or "0"
     if asked not in ("0", "1"):
         raise ValueError(f"fastssl: FASTSSL_WGMMA={asked!r} must be 0 or 1, or not be set.")
     try:

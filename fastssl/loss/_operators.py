@@ -76,7 +76,8 @@ def contrastive_sums(
     Where only the sums over rows are asked for and the keys require no gradient, the backward pass does not look at the
     keys, which may then change before it, as a memory bank does.
 
-    Max error: twice that of plain torch in float32 (float64 for float64); see Note [Sixteen bits].
+    Max error: twice that of plain torch in float32 (float64 for float64), and on a GPU, of rows that keep their length, float32's
+    rounding of the largest logit that the lengths allow; see Note [Sixteen bits] for the others.
 
     Raises:
         ValueError: Shapes that do not fit together, ids on one side only, or columns=True with key=None.
