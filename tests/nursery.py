@@ -99,6 +99,7 @@ def serve() -> None:
     import fastssl  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would the children
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
