@@ -39,7 +39,8 @@ def mises_fisher_weights(z: Tensor, sigma: float) -> Tensor:
 def macl(z: Tensor, temperature: float, alpha: float, threshold: float, eps: float = 1e-8) -> Tensor:
     """MACL, arXiv:2207.07874: NT-Xent at the temperature that the mean similarity of positives sets, weights 1 / (1 - P).
 
-    Neither the temperature nor the weights are differentiated.
+    Neither the temperature nor the weights are differentiated. A loss near 0 keeps its digits: its weight is 1 / loss there, but
+    for eps, so that an error of the loss would become one of the order of error / loss.
     """
     rows, count = cosine_rows(z), len(z)
     half = count // 2
@@ -47,8 +48,11 @@ def macl(z: Tensor, temperature: float, alpha: float, threshold: float, eps: flo
     t = temperature * (1 + alpha * (alignment - threshold))
     losses = []
     for i in range(count):
-        logits = torch.stack([torch.dot(rows[i], rows[j]) for j in range(count) if j != i]) / t
-        loss = torch.logsumexp(logits, dim=0) - torch.dot(rows[i], rows[(i + half) % count]) / t
+        partner = (i + half) % count
+        positive = torch.dot(rows[i], rows[partner]) / t
+        others = [torch.dot(rows[i], rows[j]) / t - positive for j in range(count) if j not in (i, partner)]
+        ahead = torch.logsumexp(torch.stack(others), dim=0) if others else 0 * positive - torch.inf
+        loss = torch.logaddexp(ahead, torch.zeros_like(ahead))
         losses.append(loss / (-torch.expm1(-loss) + eps).detach())
     return torch.stack(losses).mean()
 
