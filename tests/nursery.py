@@ -99,7 +99,8 @@ def serve() -> None:
     import fastssl  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would the children
+    # A shell's background jobs ignore it, and so would the children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
