@@ -53,8 +53,8 @@ class Feeder(Iterator[T], Generic[T]):
             except queue.Empty:
                 if self.reading.taken_away:
                     raise RuntimeError(
-                        "what this iteration reads from was iterated anew meanwhile, and its persistent workers serve one "
-                        "iteration at a time."
+                        "to_device: the DataLoader was iterated anew meanwhile, and its persistent workers serve one iteration "
+                        "at a time. Finish one before the next, or take a DataLoader for each."
                     ) from None
                 if self.reading.closed.is_set():
                     raise StopIteration from None
