@@ -20,9 +20,9 @@ constexpr float kLn2 = 0.69314718055994530942f;
 constexpr float kMostShiftedScale = 42.5f;
 FASTSSL_HD bool constant_shift(float scale) { return scale >= -kMostShiftedScale && scale <= kMostShiftedScale; }
 
-// The key that is the positive of query i: (i + shift) mod keys, for i + shift below 2^31 and shift in [0, keys).
+// The key that is the positive of query i: (i + shift) mod keys, for i and shift in [0, keys) and i + shift below 2^31.
 FASTSSL_HD int32_t positive_of(int32_t i, int32_t shift, int32_t keys) {
-  return int32_t((uint32_t(i) + uint32_t(shift)) % uint32_t(keys));
+  return i + shift < keys ? i + shift : i + shift - keys;
 }
 // The query whose positive is key j, where that is below the number of queries.
 FASTSSL_HD int32_t query_of_positive(int32_t j, int32_t shift, int32_t keys) {

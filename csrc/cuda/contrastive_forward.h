@@ -18,21 +18,38 @@ struct ForwardWork {
 
   // A block's strip of row tiles, and its column tiles for each of them: items [begin, end).
   struct Columns {
-    int32_t strip, segment;
-    int32_t strips, height, tiles;  // strips: 0 where all columns are taken
-    int32_t begin, end;
+    int32_t strip, begin, end;
+    // On the ring of strips: its length, beyond which tile it begins anew, and the tiles of a strip. Off it nothing is as large
+    // as the latter two.
+    int32_t ring, tiles, height;
+  };
+  // An item of such a list. On the ring, strips lie one after the other, and so do the tiles of items.
+  struct Item {
+    int32_t number;  // at the end of the list there is none
+    int32_t tile;
 
-    FASTSSL_DEVICE int32_t tile(int32_t item) const {
-      if (strips == 0) return item;
-      const int32_t other = (strip + item / height) % strips;
-      return other * height + item % height;
-    }
-    FASTSSL_DEVICE int32_t next(int32_t item) const {
-      while (item < end && tile(item) >= tiles) ++item;
+    FASTSSL_DEVICE static Item first(const Columns& list) {
+      const int32_t tile = list.begin + (list.ring > 0 ? list.strip * list.height : 0);
+      Item item{list.begin, list.ring > 0 && tile >= list.ring ? tile - list.ring : tile};
+      item.skip(list);
       return item;
     }
-    // On a ring, columns of another strip are its rows.
-    FASTSSL_DEVICE int32_t distance(int32_t item) const { return strips ? item / height : 0; }
+    FASTSSL_DEVICE bool there(const Columns& list) const { return number < list.end; }
+    FASTSSL_DEVICE void advance(const Columns& list) {
+      ++number;
+      ++tile;
+      skip(list);
+    }
+    // From the block's own strip to the item's, whose rows its columns are; off the ring 0.
+    FASTSSL_DEVICE int32_t distance(const Columns& list) const { return number / list.height; }
+
+   private:
+    // The last strip need not have all of its tiles.
+    FASTSSL_DEVICE void skip(const Columns& list) {
+      const bool over = tile >= list.tiles;
+      number += over ? list.ring - tile : 0;
+      tile = over ? 0 : tile;
+    }
   };
 
   FASTSSL_DEVICE Columns columns_of(const Logits& logits) const {
@@ -44,22 +61,23 @@ struct ForwardWork {
       items = int64_t(strips / 2 + (whole ? 1 : 0)) * height;
     }
     const auto begin = int32_t(items * segment / segments), end = int32_t(items * (segment + 1) / segments);
-    return {strip, segment, ring ? strips : 0, height, problem.key.tiles, begin, end};
+    if (!ring) return {strip, begin, end, 0, INT32_MAX, INT32_MAX};
+    return {strip, begin, end, strips * height, problem.key.tiles, height};
   }
   FASTSSL_DEVICE bool has_row_tile(const Columns& list, int32_t tile) const {
     return tile < (list.strip + 1) * height && tile < problem.query.tiles;
   }
 
   // Where the sums over a tile's columns go; null: nowhere.
-  FASTSSL_DEVICE float* columns_into(const Logits& logits, const Columns& list, int32_t item, int32_t column) const {
-    const int32_t distance = list.distance(item);
-    if (!(list.strips ? distance > 0 : columns && logits.constant)) return nullptr;
-    const int32_t slot = list.strips ? distance - 1 : list.strip;
-    return column_sums + int64_t(slot) * problem.key.tiles * kTileRows + column;
+  FASTSSL_DEVICE float* columns_into(const Logits& logits, const Columns& list, const Item& item) const {
+    const int32_t distance = item.distance(list);
+    if (!(problem.symmetric ? distance > 0 : columns && logits.constant)) return nullptr;
+    const int32_t slot = problem.symmetric ? distance - 1 : list.strip;
+    return column_sums + (int64_t(slot) * problem.key.tiles + item.tile) * kTileRows;
   }
 
-  FASTSSL_DEVICE void store_row(const Columns& list, int32_t tile, int32_t row, float sum, float shift) const {
-    const int64_t to = (int64_t(list.segment) * problem.query.tiles + tile) * kTileRows + row;
+  FASTSSL_DEVICE void store_row(int32_t tile, int32_t row, float sum, float shift) const {
+    const int64_t to = (grid::block_again() % segments * problem.query.tiles + tile) * kTileRows + row;
     row_sums[to] = sum;
     row_shifts[to] = shift;
   }
@@ -119,13 +137,12 @@ struct ForwardKernel : ForwardWork {
   }
 
   FASTSSL_DEVICE void row_tile(const Logits& logits, const Columns& list, int32_t tile) const {
-    int32_t item = list.next(list.begin);
-    const int32_t end = list.end;
+    Item item = Item::first(list);
     const uint32_t rows_at = grid::shared_base();
     const uint32_t columns_at = rows_at + uint32_t(resident ? problem.chunks : 2) * kTileBytes;
     const char* const rows = problem.query.operand + int64_t(tile) * kTileRows * problem.row_bytes;
-    const auto load = [&](int32_t of_item, int32_t chunk, int32_t stage) {
-      const char* const from = problem.key.operand + int64_t(list.tile(of_item)) * kTileRows * problem.row_bytes;
+    const auto load = [&](const Item& of, int32_t chunk, int32_t stage) {
+      const char* const from = problem.key.operand + int64_t(of.tile) * kTileRows * problem.row_bytes;
       load_chunk<kTileRows, kThreads>(columns_at + uint32_t(stage) * kTileBytes, from + chunk * kChunkBytes,
                                       problem.row_bytes);
       if (!resident)
@@ -140,17 +157,18 @@ struct ForwardKernel : ForwardWork {
       sums.shift[i / 2][i % 2] = -infinity();
     }
     grid::barrier();  // a slow warp may still read what the row tile before left
-    if (resident && item < end) {
+    if (resident && item.there(list)) {
       for (int32_t chunk = 0; chunk < problem.chunks; ++chunk)
         load_chunk<kTileRows, kThreads>(rows_at + uint32_t(chunk) * kTileBytes, rows + chunk * kChunkBytes,
                                         problem.row_bytes);
     }
-    if (item < end) load(item, 0, 0);
+    if (item.there(list)) load(item, 0, 0);
     int32_t stage = 0;
-    while (item < end) {
-      const int32_t next = list.next(item + 1);
-      Tile at = tile_at(problem, tile * kTileRows, list.tile(item) * kTileRows);
-      if (positives != nullptr) look_for_positives(problem, at, list.distance(item) > 0);
+    while (item.there(list)) {
+      Item next = item;
+      next.advance(list);
+      Tile at = tile_at(problem, tile * kTileRows, item.tile * kTileRows);
+      if (positives != nullptr) look_for_positives(problem, at, item.distance(list) > 0);
       Sums<kSplit> products;
       clear(products);
       for (int32_t chunk = 0; chunk < problem.chunks; ++chunk) {
@@ -158,17 +176,17 @@ struct ForwardKernel : ForwardWork {
         grid::barrier();
         if (chunk + 1 < problem.chunks) {
           load(item, chunk + 1, stage ^ 1);
-        } else if (next < end) {
+        } else if (next.there(list)) {
           load(next, 0, stage ^ 1);
         }
         multiply_rows<kSplit>(products, rows_at + uint32_t(resident ? chunk : stage) * kTileBytes,
                               columns_at + uint32_t(stage) * kTileBytes);
         stage ^= 1;
       }
-      add_tile(logits, at, products, sums, columns_into(logits, list, item, at.column), tile > list.strip * height);
+      add_tile(logits, at, products, sums, columns_into(logits, list, item), tile > list.strip * height);
       item = next;
     }
-    store_rows(logits, list, sums, tile);
+    store_rows(logits, sums, tile);
   }
 
   // Takes a tile's products into the sums. `into`: where its sums over columns go; null: nowhere.
@@ -277,7 +295,7 @@ struct ForwardKernel : ForwardWork {
     into[column] = add ? into[column] + total : total;
   }
 
-  FASTSSL_DEVICE void store_rows(const Logits& logits, const Columns& list, RowSums& sums, int32_t tile) const {
+  FASTSSL_DEVICE void store_rows(const Logits& logits, RowSums& sums, int32_t tile) const {
     const Lane lane = this_lane();
     constexpr int kAcross = kWarpsAcross<kSplit>;
     float* const shared = shared_sums();
@@ -306,7 +324,7 @@ struct ForwardKernel : ForwardWork {
     float sum = shared[row], shift = shared_shifts[row];
     for (int i = 1; i < kAcross; ++i)
       add_sums(logits, sum, shift, shared[i * kTileRows + row], shared_shifts[i * kTileRows + row]);
-    store_row(list, tile, row, sum, shift);
+    store_row(tile, row, sum, shift);
   }
 };
 

@@ -244,6 +244,7 @@ struct Tile {
   bool positives, transposed;  // some may be positives; the same with queries and keys exchanged
 
   FASTSSL_DEVICE bool masked() const { return edge || ids; }
+  FASTSSL_DEVICE bool plain() const { return !masked() && !positives && !transposed; }
 };
 
 // Whether [a, a + length) and [b, b + length) meet on a ring of `ring`.
@@ -253,9 +254,10 @@ FASTSSL_DEVICE bool meet(int32_t a, int32_t b, int32_t length, int32_t ring) {
 }
 
 FASTSSL_DEVICE bool may_share(const IdRanges& a, const IdRanges& b) {
+  // Without a branch, so that the loads do not wait for each other.
   bool any = false;
   FASTSSL_UNROLL_ALL
-  for (int i = 0; i < 4; ++i) any |= a.least[i / 2] <= b.most[i % 2] && b.least[i % 2] <= a.most[i / 2];
+  for (int i = 0; i < 4; ++i) any |= (a.least[i / 2] <= b.most[i % 2]) & (b.least[i % 2] <= a.most[i / 2]);
   return any;
 }
 

@@ -74,6 +74,7 @@ constexpr int kFewer = 0;
 FASTSSL_DEVICE int thread() { return emulator::thread(); }
 FASTSSL_DEVICE int thread_again() { return emulator::thread(); }
 FASTSSL_DEVICE int64_t block() { return emulator::block(); }
+FASTSSL_DEVICE int64_t block_again() { return emulator::block(); }
 FASTSSL_DEVICE void barrier() { emulator::barrier(); }
 FASTSSL_DEVICE void warp_barrier() {}
 FASTSSL_DEVICE char* shared() { return emulator::shared(); }

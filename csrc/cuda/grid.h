@@ -38,13 +38,18 @@ constexpr int kFewer = 0;
 #endif
 
 FASTSSL_DEVICE int thread() { return int(threadIdx.x); }
-// The same, read anew, and not kept in a register from where it was read before.
+// With `again`: read anew, and not kept in a register from where it was read before.
 FASTSSL_DEVICE int thread_again() {
   int number;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
   return number;
 }
 FASTSSL_DEVICE int64_t block() { return int64_t(blockIdx.x); }
+FASTSSL_DEVICE int64_t block_again() {
+  int number;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
+  return number;
+}
 FASTSSL_DEVICE void barrier() { __syncthreads(); }
 // Loads and stores of a warp do not move across it. It takes no time; without it the compiler loads so far ahead that it
 // runs out of registers.
