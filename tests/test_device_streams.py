@@ -5,6 +5,7 @@ import io
 import random
 import threading
 import time
+import types
 
 import numpy as np
 import PIL.Image
@@ -230,6 +231,35 @@ def test_the_share_goes_where_there_is_time(streams):
     loader = on_host(Loader(source, RECIPE, **options), Slow(streams), 1.0, streams, balanced=True)
     assert_are(consume(loader, streams), Loader(source, RECIPE, **options))
     assert loader.stats()["decoding"]["share"] < 0.7
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_wait_is_none_while_the_device_has_work(streams, busy):
+    """A host that is ahead of its device waits for batches that come in time; then the device need not decode."""
+
+    class Slow(Pictures):
+        def fetch(self, index):
+            time.sleep(0.005)
+            return super().fetch(index)
+
+    class Consumer:
+        """Of the streams, one that always, or never, has done all that it was asked for before the next batch is there."""
+
+        def __getattr__(self, name):
+            return getattr(streams, name)
+
+        def mark(self):
+            mark = streams.mark()
+            if streams._current() is not streams.consumer:
+                return mark
+            return types.SimpleNamespace(query=lambda: not busy, synchronize=mark.synchronize)
+
+    loader = Loader(Slow(60), RECIPE, batch_size=10, epochs=5, threads=1)
+    loader = on_host(loader, SlowDecoder(streams), 0.5, Consumer(), balanced=True)
+    consume(loader, streams)
+    told = loader.stats()
+    assert told["wait_seconds"] > 0.1
+    assert told["decoding"]["share"] == 0.0 if busy else told["decoding"]["share"] > 0.5
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import images
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -167,18 +170,64 @@ def test_views_are_checked_and_what_needs_a_gpu_is_listed(decoding):
     assert "decodes on a GPU" in status["fastssl.Loader, nvjpeg"]
 
 
+BT_601, BT_709 = (0.299, 0.114), (0.2126, 0.0722)  # what red and blue weigh in luma
+
+
+def recoded(image, matrix=BT_601, chroma=lambda c: c):
+    """(H, W, 3) as it is when its YCbCr is taken for that of this matrix, its chroma changed."""
+    red, green, blue = image.double().unbind(2)
+    r, b = BT_601
+    y = r * red + (1 - r - b) * green + b * blue
+    cb, cr = chroma((blue - y) / (2 * (1 - b))), chroma((red - y) / (2 * (1 - r)))
+    r, b = matrix
+    red, blue = y + 2 * (1 - r) * cr, y + 2 * (1 - b) * cb
+    green = (y - r * red - b * blue) / (1 - r - b)
+    return torch.stack([red, green, blue], 2).round().clamp(0, 255).to(torch.uint8)
+
+
+def repeated(plane):
+    """Chroma that is subsampled and not interpolated."""
+    half = torch.nn.functional.avg_pool2d(plane[None], 2, ceil_mode=True, count_include_pad=False)[0]
+    height, width = plane.shape
+    return half.repeat_interleave(2, 0)[:height].repeat_interleave(2, 1)[:, :width]
+
+
+def test_chroma_may_be_repeated_where_it_is_subsampled(decoding):
+    from fastssl import ops
+
+    batches = [[recoded(ops.decode(jpeg), chroma=repeated) for jpeg in batch] for batch in decoding.batches()]
+    found = gpu_decode.check_decoded(decoding)(batches)
+    assert 0.1 < found["luma"] < 0.5 and 0.05 < found["chroma"] < 0.2 and found["levels"] == 0.0
+    exact = ops.decode(next(decoding.batches())[-1])
+    assert (batches[0][-1].float() - exact.float()).abs().mean() > 2.5, "while red, green and blue differ by much"
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_gray_and_cmyk_are_compared_as_they_come(mode):
+    data = images.jpeg(PIL.Image.fromarray(images.photo(20, 30)).convert(mode))
+    pixels = np.array(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
+    assert gpu_decode.differences(pixels, data) == {"levels": 0.0}
+    assert gpu_decode.differences(pixels ^ 1, data) == {"levels": 1.0}
+
+
 @pytest.mark.parametrize("spoil, says", [
     (lambda batch: batch[:-1], "47 images of 48|is "),
     (lambda batch: [image[:-1] for image in batch], "is "),
     (lambda batch: [image.float() for image in batch], "float32"),
-    (lambda batch: [image.flip(1) for image in batch], "levels"),
+    (lambda batch: [image.flip(1) for image in batch], "luma"),
+    (lambda batch: [image.flip(2) for image in batch], "luma"),  # BGR
+    (lambda batch: [image.roll(1, 0) for image in batch], "luma"),
+    (lambda batch: [image.roll(1, 1) for image in batch], "luma"),
+    (lambda batch: [*batch[:-1], batch[0].roll(batch[0].shape[0] // 2, 0)], "luma|is "),
+    (lambda batch: [recoded(image, chroma=lambda c: 0.9 * c) for image in batch], "chroma"),
+    (lambda batch: [recoded(image, matrix=BT_709) for image in batch], "luma"),
 ])  # fmt: skip
 def test_a_wrong_picture_fails_its_check(decoding, spoil, says):
     from fastssl import ops
 
     batches = [[ops.decode(jpeg) for jpeg in batch] for batch in decoding.batches()]
     check = gpu_decode.check_decoded(decoding)
-    assert check(batches)["levels"] < 2
+    assert check(batches) == {"luma": 0.0, "chroma": 0.0, "levels": 0.0}
     with pytest.raises(CheckFailed, match=says):
         check(spoil(batch) for batch in batches)
 

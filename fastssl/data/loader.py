@@ -85,7 +85,9 @@ class Loader:
             pixels a batch; the rest, and what it refuses, the CPU decodes as with "cpu". A `fastssl.pipelines.Choice` leaves it
             a part of each batch, which may be moved while iterating. "auto" is "cpu" where batches stay on the CPU; for a GPU,
             it compares these on a few hundred images of the source when the Loader is first iterated, for some seconds, and
-            takes the fastest: `stats()["decoding"]` and the log "fastssl" say which, and why.
+            begins with the fastest: `stats()["decoding"]` and the log "fastssl" say which, and why. Decoding takes the GPU's
+            time from training, so its part shrinks while nobody waits for a batch, to nothing where the CPU keeps up alone, and
+            grows again when the GPU runs out of work; the waits of a host that is ahead of it do not count.
             Of the same file two decoders make pixels that differ by some levels of 255; what is drawn is the same. So views on
             a GPU are the same, bit for bit, from run to run and on resuming, only with "cpu" and "full"; "auto" may choose, and
             move, differently each time.

@@ -28,6 +28,7 @@ from fastssl.pipelines.balance import Balance
 from fastssl.pipelines.choose import Choice
 from fastssl.pipelines.decoder import Decoder
 from fastssl.pipelines.device import Decodings, DevicePipeline, Gathered
+from fastssl.pipelines.streams import Event
 from fastssl.transforms.plan import Plan
 from fastssl.transforms.view import Recipe
 
@@ -35,6 +36,8 @@ __all__ = ["Device", "Flight", "Making", "Settings"]
 
 # Between two looks at whether Ctrl-C was pressed.
 _WAIT_MILLISECONDS = 100
+# Between two looks at whether the device still has work: a share of the images moves by how long it has none.
+_LOOK_MILLISECONDS = 2
 
 
 class _InterpreterEnds(BaseException):
@@ -79,6 +82,7 @@ class Flight:
         plan: (B, V, fields).
         job: Of the engine.
         decodings: What the device decodes, from the moment on when the job is done.
+        share: Of the images, that was to be left to the device.
         more: The subclass's.
     """
 
@@ -87,12 +91,15 @@ class Flight:
     views: list[Tensor]
     gathered: Gathered | None
     plan: Tensor
+    share: float
     more: Any
     bad: set[int] = field(default_factory=set)  # positions of samples that cannot be read
     job: Any = None
     decodings: Future[Decodings] | None = None
     waited_cpu: float = 0.0  # seconds of the consumer
     waited_device: float = 0.0
+    asked: Event | None = None  # what the consumer's stream had to do when it began to wait
+    starved: float = 0.0  # seconds of the waits in which it had done that
 
 
 @dataclass
@@ -155,7 +162,7 @@ class Making(Iterator[Batch]):
         self._ahead: DecodeAhead | None = None
         self._balance = Balance(0.0, fixed=True)
         self._tally = Tally()
-        self._last = self._tally.started
+        self._last: float | None = None  # when a batch was there
         self._lock = threading.RLock()  # of whoever makes a batch; that thread may close, too
         self._dropped, self._dropped_first = 0, ""
         self._bad = {self._key(fault) for fault in settings.errors}
@@ -233,7 +240,7 @@ class Making(Iterator[Batch]):
         gathered = None if self._pipeline is None else self._pipeline.gather(n, self._leave(n))
         views = self._lease_views(n) if gathered is None else []
         plan = torch.empty((n, len(self._views), len(PLAN_FIELDS)), dtype=torch.float32, device="cpu")
-        return Flight(indices, epoch, views, gathered, plan, more)
+        return Flight(indices, epoch, views, gathered, plan, self._balance.share, more)
 
     def _leave(self, n: int) -> int:
         """How many of so many samples stay encoded."""
@@ -286,21 +293,35 @@ class Making(Iterator[Batch]):
                 )
         return batch
 
-    def _wait(self, done: Callable[[], bool]) -> float:
-        """Waits, for at most a moment at a time, and returns the seconds that it took."""
-        started = time.perf_counter()
-        while not done():
+    def _wait(self, done: Callable[[int], bool], flight: Flight | None = None) -> float:
+        """Waits, and returns the seconds that it took; a flight gets those in which the consumer's stream had nothing to do.
+
+        Args:
+            done: Waits for at most so many milliseconds, and says whether all is done.
+        """
+        asked = None if flight is None else flight.asked
+        started = busy = time.perf_counter()
+        while True:
+            there = done(_WAIT_MILLISECONDS if asked is None else _LOOK_MILLISECONDS)
+            now = time.perf_counter()
+            if asked is not None and asked.query():
+                asked = None
+            elif asked is not None:
+                busy = now
+            if there:
+                break
             # Back in Python, where Ctrl-C becomes an exception.
             if self._closed and endings.interpreter_ends():
                 raise _InterpreterEnds
             if self._closed:
                 raise RuntimeError(f"{self._who}: the iteration was closed by another thread while this one waited.")
-        seconds = time.perf_counter() - started
-        self._tally.waited += seconds
-        return seconds
+        self._tally.waited += now - started
+        if flight is not None:
+            flight.starved += now - busy
+        return now - started
 
-    def _wait_for(self, job: Any) -> float:
-        seconds = self._wait(lambda: job.wait(_WAIT_MILLISECONDS))
+    def _wait_for(self, job: Any, flight: Flight | None = None) -> float:
+        seconds = self._wait(job.wait, flight)
         if self._crashes:
             raise self._crashes[0]
         return seconds
@@ -345,15 +366,15 @@ class Making(Iterator[Batch]):
                 else:
                     flight = self._pending.popleft()
                     self._taken(flight)
+                    if self._pipeline is not None and not self._balance.fixed:
+                        # Where the host is ahead, its waits cost nothing while the device has work.
+                        flight.asked = self._pipeline.mark()
                     made = self._make(flight)
                 batch = self._hand_over(made)
                 if len(batch):
                     break
                 self._handed(made.flight)
-            now = time.perf_counter()
-            flight = made.flight
-            self._balance.note(now - self._last, flight.waited_cpu, flight.waited_device, len(flight.indices))
-            self._last = now
+            self._note_balance(made.flight)
             self._note_stats()
             self._make_ready()  # first: if that is interrupted, this batch is not handed out, and resuming begins with it
             self._handed(made.flight)
@@ -363,6 +384,18 @@ class Making(Iterator[Batch]):
             with contextlib.suppress(torch.AcceleratorError):
                 self.close()
             raise
+
+    def _note_balance(self, flight: Flight) -> None:
+        """Tells of the batch that is there. Not of an iteration's first one, for which everybody waits."""
+        now = time.perf_counter()
+        if self._last is not None:
+            # A device that is behind has the next batch waiting for it. Not so the CPU: the device then begins late, so that its
+            # part of the wait says nothing.
+            short = flight.waited_cpu >= flight.waited_device
+            if self._pending:
+                short = not self._pending[0].job.wait(0)
+            self._balance.note(now - self._last, flight.starved, short, len(flight.indices), flight.share)
+        self._last = now
 
     def _fill(self) -> None:
         """Starts batches until as many are under way as there are to be."""
@@ -425,7 +458,7 @@ class Making(Iterator[Batch]):
         future = flight.decodings
         if future is None or self._ahead is None:
             return Decodings(), []
-        flight.waited_device = self._wait(lambda: bool(futures.wait([future], _WAIT_MILLISECONDS / 1000).done))
+        flight.waited_device = self._wait(lambda most: bool(futures.wait([future], most / 1000).done), flight)
         self._tally.waited_device += flight.waited_device
         decodings = self._ahead.take(future)
         jobs = [self._again(flight, position) for position in decodings.failed]
@@ -435,7 +468,7 @@ class Making(Iterator[Batch]):
 
     def _finish(self, flight: Flight) -> Batch:
         settings = self._settings
-        flight.waited_cpu = self._wait_for(flight.job)
+        flight.waited_cpu = self._wait_for(flight.job, flight)
         self._gathered(flight)
         decodings, undecodable = self._decoded(flight)
         indices = flight.indices.clone()  # the batch's own

@@ -32,7 +32,7 @@ class Choice:
     Args:
         decoder: "nvjpeg" or "dali"; None for the CPU alone.
         share: The part of each batch's images that is left to it, 0 to 1; what is no baseline JPEG is the CPU's all the same.
-        balanced: Whether the share is moved while iterating, so that neither waits for the other.
+        balanced: Whether the share is moved while iterating: to as little as will do, since it takes time of the device.
         rates: Images a second that were measured, by candidate.
         busy: How busy others kept "cpu" and "gpu" when it was measured, 0 to 1; None where that is not known.
 
@@ -91,13 +91,16 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
     beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device. One that fails,
     as for want of the device's memory, is not taken, and a warning in the log says so.
 
+    Nothing else is asked of the device here. While a model trains, the same images may be had at less cost to it from the CPU; so
+    what is chosen is where the share of the device begins, and is balanced from there (`fastssl.pipelines.balance`).
+
     Args:
-        measure: Images a second of a candidate.
+        measure: Images a second of a candidate, whose share stays.
         decoders: Those that can be used.
         device: That the batches go to.
 
     Returns:
-        The choice, with what was measured; it is balanced where both take part. Also written to the log "fastssl", as one line.
+        The choice, with what was measured; it is balanced unless it is the CPU. Also written to the log "fastssl", as one line.
     """
     began = time.perf_counter()
     busy = {"cpu": _cpu_busy(), "gpu": _gpu_busy(device)}
@@ -110,14 +113,14 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
         candidates = [whole]
         if rates[name] > 0:
             # Both at once: each is given what it can do in the same time.
-            split = Choice(decoder=name, share=rates[name] / (rates[name] + rates[str(alone)]), balanced=True)
+            split = Choice(decoder=name, share=rates[name] / (rates[name] + rates[str(alone)]))
             rates[str(split)] = _measured(measure, split)
             candidates.append(split)
         for candidate in candidates:
             least = rates[str(best)] * (_WORTH if best is alone else 1)
             if rates[str(candidate)] > least:
                 best = candidate
-    best = replace(best, rates=rates, busy=busy)
+    best = replace(best, balanced=best.decoder is not None, rates=rates, busy=busy)
     _log.info(
         "decoding for %s by %s: measured in %.1f s, images/s: %s; before, others kept the CPU busy by %s, the GPU by %s",
         device,
