@@ -488,7 +488,7 @@ struct WideFusedKernel : FusedWork {
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < kDim / 2; ++i) gradient[i / (kTileRows / 2)][i % (kTileRows / 2)] = 0;
     if (lane.copies()) {
-      for (uint32_t step = 0; step < kStages && step < count; ++step) copy(memory, step);
+      for (uint32_t step = 0; step < kStages && step < count; ++step) copy(memory, first_key, step);
     }
     if (count > 0) {
       Products products;
@@ -524,7 +524,7 @@ struct WideFusedKernel : FusedWork {
         memory.release(step, lane);
         if (lane.copies() && step + kStages < count) {
           memory.wait_until_read(step);
-          copy(memory, step + kStages);
+          copy(memory, first_key, step + kStages);
         }
       }
     }
@@ -532,16 +532,21 @@ struct WideFusedKernel : FusedWork {
   }
 
   // Begins to copy a step's keys and their weights to a stage that has been read; with the first, the queries.
-  FASTSSL_DEVICE void copy(const Memory& memory, uint32_t step) const {
+  FASTSSL_DEVICE void copy(const Memory& memory, int32_t first_key, uint32_t step) const {
     const uint32_t full = memory.full(step);
     grid::arrive_expecting(full, Memory::kStage + kWeightBytes + (step == 0 ? Memory::kQueries : 0));
     if (step == 0)
       grid::copy_bulk(memory.base, problem.query.operand + int64_t(tile()) * Memory::kQueries, Memory::kQueries, full);
-    const int64_t key = int64_t(begin() + int32_t(step)) * kKeys;
-    const char* const from = problem.key.operand + key / kTileRows * Memory::kQueries + key % kTileRows * kChunkBytes;
-    FASTSSL_UNROLL_ALL
-    for (int c = 0; c < kChunks; ++c)
-      grid::copy_bulk(memory.keys(step) + c * Memory::kBlock, from + c * kTileBytes, Memory::kBlock, full);
+    const int32_t key = first_key + int32_t(step) * kKeys;
+    const char* const from =
+        problem.key.operand + int64_t(key / kTileRows) * Memory::kQueries + key % kTileRows * kChunkBytes;
+    if constexpr (kKeys == kTileRows) {  // a tile is one piece
+      grid::copy_bulk(memory.keys(step), from, Memory::kStage, full);
+    } else {
+      FASTSSL_UNROLL_ALL
+      for (int c = 0; c < kChunks; ++c)
+        grid::copy_bulk(memory.keys(step) + c * Memory::kBlock, from + c * kTileBytes, Memory::kBlock, full);
+    }
     grid::copy_bulk(memory.base + Memory::kOthersAt + step % kStages * kWeightBytes, weights.column_weight + key,
                     kWeightBytes, full);
   }
