@@ -100,7 +100,6 @@ def _backward(
     """Gradients in rows and scale, of those that are needed."""
     plan = _plan_of(first, second)
     rows, living = _located(first, second, scale, number)
-    grad = grad.to(torch.float32)
     packed = torch.contiguous_format
     grad_first = torch.empty_like(first, memory_format=packed) if needs[0] else None
     grad_second = torch.empty_like(second, memory_format=packed) if second is not None and needs[1] else None
