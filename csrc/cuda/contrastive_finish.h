@@ -102,16 +102,19 @@ struct FinishKernel {
     float held[kHeld][4] = {};
     float along = 0;
     const auto add = [&](float (&sum)[4], int32_t d, const float (&v)[4]) {
+      float other[2][4] = {};
+      FASTSSL_UNROLL_ALL
+      for (int n = 0; n < 2; ++n) {
+        if (partner[n].row.data != nullptr) partner[n].row.load(other[n], d);
+      }
       sum_of_splits(sum, sums + d);
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 4; ++i) sum[i] *= one;
       FASTSSL_UNROLL_ALL
       for (int n = 0; n < 2; ++n) {
         if (partner[n].row.data == nullptr) continue;
-        float other[4];
-        partner[n].row.load(other, d);
         FASTSSL_UNROLL_ALL
-        for (int i = 0; i < 4; ++i) sum[i] = core::fused(partner[n].factor, other[i], sum[i]);
+        for (int i = 0; i < 4; ++i) sum[i] = core::fused(partner[n].factor, other[n][i], sum[i]);
       }
       FASTSSL_UNROLL_ALL
       for (int i = 0; i < 4; ++i) along = d + i < dimensions ? core::fused(sum[i], v[i] * inverse, along) : along;

@@ -20,7 +20,7 @@ def nothing_looks(*inputs: Tensor | None) -> bool:
         torch._C._len_torch_dispatch_stack() == 0
         and torch._C._len_torch_function_stack() == 0
         and not torch._C._are_functorch_transforms_active()
-        and not torch.jit.is_tracing()
+        and not torch._C._is_tracing()
         and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in inputs)
     )
 
