@@ -16,6 +16,38 @@ T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+// NT-Xent of two views: rows that lie side by side, or those of each view. What depends on their number, width and type
+// alone is computed once.
+struct Ntxent {
+  cuda::ContrastiveJob job;
+  cuda::NtxentPlan plan;
+
+  Ntxent(int32_t rows, int32_t dimensions, cuda::RowType type, const cuda::GridSize& grid) {
+    job.query.count = rows;
+    job.query.type = type;
+    job.query.images = rows / 2;
+    job.symmetric = true;
+    job.dimensions = dimensions;
+    job.positive = rows / 2;
+    job.key = job.query;
+    plan = cuda::plan_ntxent(job, grid);
+  }
+
+  cuda::ContrastiveJob of(uintptr_t first, int64_t first_stride, uintptr_t second, int64_t second_stride,
+                          uintptr_t scale, double scale_value) const {
+    cuda::ContrastiveJob own = job;
+    own.query.data = pointer<const void>(first);
+    own.query.stride = first_stride;
+    own.query.rest = pointer<const void>(second);
+    own.query.rest_stride = second_stride;
+    own.query.first = own.query.count / 2;
+    own.key = own.query;
+    own.scale = pointer<const float>(scale);
+    own.scale_value = float(scale_value);
+    return own;
+  }
+};
+
 }  // namespace
 
 void bind_contrastive(py::module_& m) {
@@ -110,6 +142,49 @@ void bind_contrastive(py::module_& m) {
           },
           py::arg("job"), py::arg("inputs"), py::arg("grad_query"), py::arg("grad_key"), py::arg("grad_scale"),
           py::arg("workspace"), py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+  py::class_<Ntxent>(m, "Ntxent")
+      .def(py::init<int32_t, int32_t, RowType, const GridSize&>(), py::arg("rows"), py::arg("dimensions"),
+           py::arg("type"), py::arg("grid"))
+      .def_property_readonly("kept_bytes", [](const Ntxent& loss) { return loss.plan.kept_bytes; })
+      .def_property_readonly("forward_bytes", [](const Ntxent& loss) { return loss.plan.forward_bytes; })
+      .def_property_readonly("backward_bytes", [](const Ntxent& loss) { return loss.plan.backward_bytes; })
+      .def(
+          "forward",
+          [](const Ntxent& own, uintptr_t first, int64_t first_stride, uintptr_t second, int64_t second_stride,
+             uintptr_t scale, double scale_value, uintptr_t loss, uintptr_t kept, uintptr_t workspace, int device,
+             uintptr_t stream) {
+            const ContrastiveJob job = own.of(first, first_stride, second, second_stride, scale, scale_value);
+            if (device < 0) {
+              emulate_ntxent(job, own.plan, pointer<float>(loss), pointer<void>(kept), pointer<void>(workspace));
+            } else {
+              launch_ntxent(job, own.plan, pointer<float>(loss), pointer<void>(kept), pointer<void>(workspace), device,
+                            stream);
+            }
+          },
+          py::arg("first"), py::arg("first_stride"), py::arg("second"), py::arg("second_stride"), py::arg("scale"),
+          py::arg("scale_value"), py::arg("loss"), py::arg("kept"), py::arg("workspace"), py::arg("device"),
+          py::arg("stream"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "backward",
+          [](const Ntxent& own, uintptr_t first, int64_t first_stride, uintptr_t second, int64_t second_stride,
+             uintptr_t scale, double scale_value, uintptr_t grad, uintptr_t kept, uintptr_t grad_first,
+             uintptr_t grad_second, uintptr_t grad_scale, uintptr_t workspace, int device, uintptr_t stream) {
+            const ContrastiveJob job = own.of(first, first_stride, second, second_stride, scale, scale_value);
+            const BackwardResults results{pointer<void>(grad_first), nullptr, pointer<float>(grad_scale),
+                                          pointer<void>(grad_second)};
+            if (device < 0) {
+              emulate_ntxent_backward(job, own.plan, pointer<const float>(grad), pointer<void>(kept), results,
+                                      pointer<void>(workspace));
+            } else {
+              launch_ntxent_backward(job, own.plan, pointer<const float>(grad), pointer<void>(kept), results,
+                                     pointer<void>(workspace), device, stream);
+            }
+          },
+          py::arg("first"), py::arg("first_stride"), py::arg("second"), py::arg("second_stride"), py::arg("scale"),
+          py::arg("scale_value"), py::arg("grad"), py::arg("kept"), py::arg("grad_first"), py::arg("grad_second"),
+          py::arg("grad_scale"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
+          py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace fastssl

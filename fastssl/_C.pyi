@@ -351,6 +351,46 @@ class BackwardPlan:
         stream: int,
     ) -> None: ...
 
+class Ntxent:
+    def __init__(self, rows: int, dimensions: int, type: RowType, grid: GridSize) -> None: ...
+    @property
+    def kept_bytes(self) -> int: ...
+    @property
+    def forward_bytes(self) -> int: ...
+    @property
+    def backward_bytes(self) -> int: ...
+    def forward(
+        self,
+        first: int,
+        first_stride: int,
+        second: int,
+        second_stride: int,
+        scale: int,
+        scale_value: float,
+        loss: int,
+        kept: int,
+        workspace: int,
+        device: int,
+        stream: int,
+    ) -> None: ...
+    def backward(
+        self,
+        first: int,
+        first_stride: int,
+        second: int,
+        second_stride: int,
+        scale: int,
+        scale_value: float,
+        grad: int,
+        kept: int,
+        grad_first: int,
+        grad_second: int,
+        grad_scale: int,
+        workspace: int,
+        device: int,
+        stream: int,
+    ) -> None: ...
+
 # csrc/bind_masks.cpp
 MASK_STREAM: int
 MASK_STREAMS: int

@@ -483,7 +483,7 @@ WIDE = [
 def wide_plans(case: Case) -> tuple[bool, bool]:
     """Whether the plans of both passes are wide."""
     job, kept = _cuda._job(*case.arguments())
-    grid = _cuda._grid(case.query.device)
+    grid = _cuda.grid_of(case.query.device)
     plans = _C.ForwardPlan(job, grid), _C.BackwardPlan(job, grid, True, True)
     del kept
     return plans[0].wide, plans[1].wide

@@ -27,6 +27,13 @@ void launch_backward(const ContrastiveJob&, const BackwardPlan&, const BackwardI
                      int, uintptr_t) {
   throw std::runtime_error(kAbsent);
 }
+void launch_ntxent(const ContrastiveJob&, const NtxentPlan&, float*, void*, void*, int, uintptr_t) {
+  throw std::runtime_error(kAbsent);
+}
+void launch_ntxent_backward(const ContrastiveJob&, const NtxentPlan&, const float*, void*, const BackwardResults&,
+                            void*, int, uintptr_t) {
+  throw std::runtime_error(kAbsent);
+}
 void draw_masks(const core::MaskJob&, int, uintptr_t) { throw std::runtime_error(kAbsent); }
 
 }  // namespace fastssl::cuda

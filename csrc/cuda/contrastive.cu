@@ -40,4 +40,21 @@ void launch_backward(const ContrastiveJob& job, const BackwardPlan& plan, const 
                : backward_halves)(job, plan, inputs, results, workspace, reinterpret_cast<cudaStream_t>(stream));
 }
 
+void launch_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* loss, void* kept, void* workspace,
+                   int device, uintptr_t stream) {
+  choose(device);
+  (job.split()         ? ntxent_split
+   : plan.forward.wide ? ntxent_wide
+                       : ntxent_halves)(job, plan, loss, kept, workspace, reinterpret_cast<cudaStream_t>(stream));
+}
+
+void launch_ntxent_backward(const ContrastiveJob& job, const NtxentPlan& plan, const float* grad, void* kept,
+                            const BackwardResults& results, void* workspace, int device, uintptr_t stream) {
+  choose(device);
+  (job.split() ? ntxent_backward_split
+   : plan.backward.wide
+       ? ntxent_backward_wide
+       : ntxent_backward_halves)(job, plan, grad, kept, results, workspace, reinterpret_cast<cudaStream_t>(stream));
+}
+
 }  // namespace fastssl::cuda

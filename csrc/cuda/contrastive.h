@@ -2,7 +2,7 @@
 //
 // fastssl/loss/_cuda.py says what is computed; contrastive_launch.h how, and what bounds it. All memory is the caller's:
 // results, and a workspace of as many bytes as a plan asks for, whose content is of no use afterwards. Nothing waits for
-// the device, and the scale is read there alone, so that launches can be captured into a CUDA graph.
+// the device, and a scale in its memory is read there alone, so that launches can be captured into a CUDA graph.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@ struct BackwardInputs {
 struct BackwardResults {
   void *grad_query = nullptr, *grad_key = nullptr;
   float* grad_scale = nullptr;
+  void* grad_rest = nullptr;  // of rows that lie at `rest`
 };
 
 // The GPU as far as plans depend on it; `wide`: with the wide kernels. Throws std::runtime_error, also where there are none.
@@ -35,10 +36,18 @@ void launch_forward(const ContrastiveJob& job, const ForwardPlan& plan, const Fo
                     int device, uintptr_t stream);
 void launch_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                      const BackwardResults& results, void* workspace, int device, uintptr_t stream);
+void launch_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* loss, void* kept, void* workspace,
+                   int device, uintptr_t stream);
+// `grad`: in the loss, in device memory. Gradients are in query and scale alone.
+void launch_ntxent_backward(const ContrastiveJob& job, const NtxentPlan& plan, const float* grad, void* kept,
+                            const BackwardResults& results, void* workspace, int device, uintptr_t stream);
 // By the emulator, on memory of the host.
 void emulate_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results,
                      void* workspace);
 void emulate_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                       const BackwardResults& results, void* workspace);
+void emulate_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* loss, void* kept, void* workspace);
+void emulate_ntxent_backward(const ContrastiveJob& job, const NtxentPlan& plan, const float* grad, void* kept,
+                             const BackwardResults& results, void* workspace);
 
 }  // namespace fastssl::cuda

@@ -64,6 +64,7 @@
 #include "contrastive.h"
 #include "contrastive_finish.h"
 #include "contrastive_forward.h"
+#include "contrastive_loss.h"
 #include "contrastive_panels.h"
 #include "contrastive_wide.h"
 
@@ -82,20 +83,23 @@ class Workspace {
   char* bytes(int64_t at) const { return base_ + at; }
   float* floats(int64_t at) const { return reinterpret_cast<float*>(base_ + at); }
   IdRanges* id_ranges(int64_t at) const { return reinterpret_cast<IdRanges*>(base_ + at); }
+  int64_t* ids(int64_t at) const { return reinterpret_cast<int64_t*>(base_ + at); }
 
  private:
   char* base_;
 };
 
 Input input_of(const ContrastiveJob& job, const RowMatrix& rows) {
-  return {rows.data, rows.stride, rows.count, job.dimensions, rows.type, rows.normalize};
+  const int32_t first = rows.rest ? rows.first : rows.count;
+  return {rows.data,  rows.rest,      rows.stride, rows.rest_stride, first,
+          rows.count, job.dimensions, rows.type,   rows.normalize};
 }
 
 Side side_of(const RowMatrix& rows, const SideLayout& layout, const Workspace& workspace) {
   return {workspace.bytes(layout.operand),
           workspace.floats(layout.factor),
-          rows.ids,
-          rows.ids ? workspace.id_ranges(layout.id_ranges) : nullptr,
+          rows.images ? workspace.ids(layout.ids) : rows.ids,
+          rows.has_ids() ? workspace.id_ranges(layout.id_ranges) : nullptr,
           rows.count,
           layout.tiles};
 }
@@ -104,7 +108,7 @@ Problem problem_of(const ContrastiveJob& job, const SideLayout& query, const Sid
                    const Workspace& workspace) {
   return {side_of(job.query, query, workspace),
           side_of(job.key, key, workspace),
-          job.scale,
+          {job.scale, job.scale_value},
           job.row_bytes(),
           job.chunks(),
           job.positive,
@@ -127,9 +131,10 @@ void prepare_side(const ContrastiveJob& job, const RowMatrix& rows, const SideLa
   }
   using Operands = OperandKernel<kIsSplit<kPath>, kPath == Path::Wide>;
   grid::launch(Operands{in, factor, workspace.bytes(layout.operand), job.row_bytes(), padded, job.padded_dimensions(),
-                        workspace.floats(layout.inverse)},
+                        workspace.floats(layout.inverse), rows.images, workspace.ids(layout.ids),
+                        workspace.id_ranges(layout.id_ranges)},
                blocks_of(padded, kRowsPerBlock), 0, stream);
-  if (rows.ids)
+  if (rows.ids && !rows.images)
     grid::launch(RangesKernel{rows.ids, rows.count, workspace.id_ranges(layout.id_ranges)}, layout.tiles,
                  RangesKernel::kShared, stream);
 }
@@ -154,11 +159,12 @@ void launch_sums(const ContrastiveJob& job, const ForwardPlan& plan, const Forwa
   }
 }
 
+// `sides` is where the plan has its sides: the workspace itself, or memory that is kept.
 template <Path kPath>
 void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results,
-                 const Workspace& workspace, grid::Stream stream) {
-  prepare<kPath>(job, plan.query, plan.key, workspace, stream);
-  const Problem problem = problem_of(job, plan.query, plan.key, workspace);
+                 const Workspace& sides, const Workspace& workspace, grid::Stream stream) {
+  prepare<kPath>(job, plan.query, plan.key, sides, stream);
+  const Problem problem = problem_of(job, plan.query, plan.key, sides);
   float* const row_sums = workspace.floats(plan.row_sums);
   float* const row_shifts = workspace.floats(plan.row_shifts);
   float* const column_sums = workspace.floats(plan.column_sums);
@@ -185,7 +191,7 @@ void run_forward(const ContrastiveJob& job, const ForwardPlan& plan, const Forwa
 }
 
 void weigh(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs, const Problem& problem,
-           const Workspace& workspace, float* unit, grid::Stream stream) {
+           const SoftplusGradients& softplus, const Workspace& workspace, float* unit, grid::Stream stream) {
   const auto gradients = [&](const RowMatrix& rows, const SideLayout& layout, const float* grad, const float* sums) {
     return Gradients{grad,
                      sums,
@@ -197,7 +203,7 @@ void weigh(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardIn
   const Gradients rows = gradients(job.query, plan.query, inputs.grad_rows, inputs.rows);
   const Gradients columns =
       job.symmetric ? Gradients{} : gradients(job.key, plan.key, inputs.grad_columns, inputs.columns);
-  grid::launch(WeightsKernel{problem, rows, columns, unit},
+  grid::launch(WeightsKernel{problem, rows, columns, softplus, unit},
                blocks_of(int64_t(rows.padded) + columns.padded, WeightsKernel::kThreads),
                WeightsKernel::kThreads / 32 * int(sizeof(float)), stream);
 }
@@ -252,11 +258,9 @@ void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Probl
                 grid::Stream stream) {
   using Multiply = ProductKernel<kSplit>;
   const auto wide = int32_t(blocks_of(job.padded_dimensions(), kTileRows));
-  const auto multiply = [&](const Panel& panel, const SideLayout& side, const SideLayout& other, bool of_keys,
-                            bool add) {
+  const auto multiply = [&](const Panel& panel, const SideLayout& side, const Side& other, bool of_keys, bool add) {
     if (side.splits == 0) return;
-    const Product product{
-        workspace.bytes(other.operand), workspace.floats(side.partial), side.tiles, side.splits, of_keys, add};
+    const Product product{other.operand, workspace.floats(side.partial), side.tiles, side.splits, of_keys, add};
     grid::launch(Multiply{panel, product, job.row_bytes(), job.chunks(), wide},
                  int64_t(of_keys ? panel.keys : panel.queries) * wide * side.splits, Multiply::kShared, stream);
   };
@@ -273,19 +277,21 @@ void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Probl
       grid::launch(PanelKernel<kSplit>{problem, pair_weights(plan.query, plan.key, workspace), panel},
                    int64_t(panel.queries) * panel.keys, PanelKernel<kSplit>::kShared, stream);
       // The first panel of a row of them, or of a column, begins its sums; of a symmetric problem, the first row of panels does.
-      multiply(panel, plan.query, plan.key, false, job.symmetric ? query > 0 || key > 0 : key > 0);
-      if (!panel.diagonal) multiply(panel, plan.key, plan.query, true, query > 0);
+      multiply(panel, plan.query, problem.key, false, job.symmetric ? query > 0 || key > 0 : key > 0);
+      if (!panel.diagonal) multiply(panel, plan.key, problem.query, true, query > 0);
     }
   }
 }
 
+// What the gradients of a backward pass are multiplied by.
+struct Incoming {
+  const float* grad;  // in device memory; null: 1
+  float of_positives;
+};
+
 template <Path kPath>
-void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
-                  const BackwardResults& results, const Workspace& workspace, grid::Stream stream) {
-  prepare<kPath>(job, plan.query, plan.key, workspace, stream);
-  const Problem problem = problem_of(job, plan.query, plan.key, workspace);
-  float* const unit = workspace.floats(plan.unit);
-  weigh(job, plan, inputs, problem, workspace, unit, stream);
+void multiply_back(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem,
+                   const Workspace& workspace, grid::Stream stream) {
   if constexpr (kPath == Path::Wide) {
     problem.chunks == 2 ? run_wide<2>(job, plan, problem, workspace, stream)
                         : run_wide<4>(job, plan, problem, workspace, stream);
@@ -298,33 +304,84 @@ void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const Bac
   } else {
     run_narrow<2 * kChunkHalves>(job, plan, problem, workspace, stream);
   }
+}
 
-  float* const euler = workspace.floats(plan.euler);
-  bool total = false;
-  const auto finish = [&](const RowMatrix& own, const RowMatrix& other, const SideLayout& layout,
-                          const SideLayout& of_other, bool of_keys, void* out) {
+void finish(const ContrastiveJob& job, const BackwardPlan& plan, const float* grad_positives, const Incoming& incoming,
+            const BackwardResults& results, const Workspace& sides, const Workspace& workspace, grid::Stream stream) {
+  float* const euler = results.grad_scale ? workspace.floats(plan.euler) : nullptr;
+  bool total = results.grad_scale == nullptr;
+  const auto side = [&](const RowMatrix& own, const RowMatrix& other, const SideLayout& layout,
+                        const SideLayout& of_other, bool of_keys, void* out) {
     if (layout.splits == 0) return;
     const Finished rows{input_of(job, own),
                         input_of(job, other),
-                        workspace.floats(layout.inverse),
-                        workspace.floats(of_other.inverse),
+                        sides.floats(layout.inverse),
+                        sides.floats(of_other.inverse),
                         workspace.floats(layout.partial),
                         layout.splits,
                         layout.tiles * kTileRows,
                         job.padded_dimensions(),
-                        {out, own.type}};
+                        {out, results.grad_rest, own.rest ? own.first : own.count, own.type}};
     const bool first = !total;
     total = true;
-    grid::launch(FinishKernel{rows, job.scale, unit, workspace.floats(of_other.factor),
-                              job.positive < 0 ? nullptr : inputs.grad_positives, job.positive, job.query.count,
-                              job.key.count, of_keys, job.symmetric, first ? euler : nullptr},
-                 blocks_of(own.count, kRowsPerBlock), 0, stream);
+    const auto launch = [&](auto kernel) {
+      kernel.rows = rows;
+      kernel.scale = {job.scale, job.scale_value};
+      kernel.unit = workspace.floats(plan.unit);
+      kernel.factor = sides.floats(of_other.factor);
+      kernel.grad_positives = job.positive < 0 ? nullptr : grad_positives;
+      kernel.of_positives = incoming.of_positives;
+      kernel.grad = incoming.grad;
+      kernel.positive = job.positive;
+      kernel.queries = job.query.count;
+      kernel.keys = job.key.count;
+      kernel.of_keys = of_keys;
+      kernel.symmetric = job.symmetric;
+      kernel.euler = first ? euler : nullptr;
+      grid::launch(kernel, blocks_of(own.count, kRowsPerBlock), 0, stream);
+    };
+    job.dimensions <= kRowStep ? launch(FinishKernel<1>{}) : launch(FinishKernel<4>{});
     if (first)
       grid::launch(TotalKernel{euler, own.count, job.symmetric ? 0.5f : 1.0f, results.grad_scale}, 1,
                    TotalKernel::kThreads / 32 * int(sizeof(float)), stream);
   };
-  finish(job.query, job.key, plan.query, plan.key, false, results.grad_query);
-  if (!job.symmetric) finish(job.key, job.query, plan.key, plan.query, true, results.grad_key);
+  side(job.query, job.key, plan.query, plan.key, false, results.grad_query);
+  if (!job.symmetric) side(job.key, job.query, plan.key, plan.query, true, results.grad_key);
+}
+
+template <Path kPath>
+void run_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
+                  const BackwardResults& results, const Workspace& workspace, grid::Stream stream) {
+  prepare<kPath>(job, plan.query, plan.key, workspace, stream);
+  const Problem problem = problem_of(job, plan.query, plan.key, workspace);
+  weigh(job, plan, inputs, problem, {}, workspace, workspace.floats(plan.unit), stream);
+  multiply_back<kPath>(job, plan, problem, workspace, stream);
+  finish(job, plan, inputs.grad_positives, {nullptr, 1}, results, workspace, workspace, stream);
+}
+
+template <Path kPath>
+void run_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* loss, const Workspace& kept,
+                const Workspace& workspace, grid::Stream stream) {
+  const ForwardResults results{kept.floats(plan.rows), kept.floats(plan.positives), nullptr};
+  run_forward<kPath>(job, plan.forward, results, kept, workspace, stream);
+  grid::launch(LossKernel{results.rows, results.positives, job.query.count, loss, kept.floats(plan.steepest)}, 1,
+               LossKernel::kShared, stream);
+}
+
+// The derivatives in a row's sum and in its positive are each other's negative.
+template <Path kPath>
+void run_ntxent_backward(const ContrastiveJob& job, const NtxentPlan& plan, const float* grad,
+                         const BackwardResults& results, const Workspace& kept, const Workspace& workspace,
+                         grid::Stream stream) {
+  const BackwardPlan& passes = plan.backward;
+  const Problem problem = problem_of(job, passes.query, passes.key, kept);
+  float* const gradients = workspace.floats(plan.gradients);
+  const BackwardInputs inputs{kept.floats(plan.rows), nullptr, nullptr, nullptr, nullptr};
+  const SoftplusGradients softplus{kept.floats(plan.positives), kept.floats(plan.steepest),
+                                   1.0f / float(job.query.count), gradients};
+  weigh(job, passes, inputs, problem, softplus, workspace, workspace.floats(passes.unit), stream);
+  multiply_back<kPath>(job, passes, problem, workspace, stream);
+  finish(job, passes, gradients, {grad, -1}, results, kept, workspace, stream);
 }
 
 }  // namespace

@@ -18,5 +18,14 @@ void backward_split(const ContrastiveJob&, const BackwardPlan&, const BackwardIn
                     void* workspace, cudaStream_t);
 void backward_wide(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
                    void* workspace, cudaStream_t);
+void ntxent_halves(const ContrastiveJob&, const NtxentPlan&, float* loss, void* kept, void* workspace, cudaStream_t);
+void ntxent_split(const ContrastiveJob&, const NtxentPlan&, float* loss, void* kept, void* workspace, cudaStream_t);
+void ntxent_wide(const ContrastiveJob&, const NtxentPlan&, float* loss, void* kept, void* workspace, cudaStream_t);
+void ntxent_backward_halves(const ContrastiveJob&, const NtxentPlan&, const float* grad, void* kept,
+                            const BackwardResults&, void* workspace, cudaStream_t);
+void ntxent_backward_split(const ContrastiveJob&, const NtxentPlan&, const float* grad, void* kept,
+                           const BackwardResults&, void* workspace, cudaStream_t);
+void ntxent_backward_wide(const ContrastiveJob&, const NtxentPlan&, const float* grad, void* kept,
+                          const BackwardResults&, void* workspace, cudaStream_t);
 
 }  // namespace fastssl::cuda

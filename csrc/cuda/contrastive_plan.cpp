@@ -36,7 +36,8 @@ void place_side(SideLayout& side, const ContrastiveJob& job, const RowMatrix& ro
   side.factor = places.take(2 * sizeof(float));
   side.largest = places.take(rows.normalize ? 0 : padded * int64_t(sizeof(float)));
   side.length = places.take(rows.normalize ? 0 : padded * int64_t(sizeof(float)));
-  side.id_ranges = places.take(rows.ids ? side.tiles * 4 * int64_t(sizeof(int64_t)) : 0);
+  side.id_ranges = places.take(rows.has_ids() ? side.tiles * 4 * int64_t(sizeof(int64_t)) : 0);
+  side.ids = places.take(rows.images ? padded * int64_t(sizeof(int64_t)) : 0);
 }
 
 // Blocks of eight warps or of four: eight warps take all registers of a multiprocessor.
@@ -66,6 +67,10 @@ int32_t best_share(int64_t rows, int64_t items, int64_t slots, double start) {
   return best;
 }
 
+ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid, Places& kept, Places& places);
+BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key,
+                           Places& kept, Places& places);
+
 }  // namespace
 
 int32_t ContrastiveJob::chunks() const { return up(dimensions, int32_t(split() ? kChunkHalves / 2 : kChunkHalves)); }
@@ -78,13 +83,42 @@ int forward_shared(const ContrastiveJob& job, bool resident) {
 }
 
 ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
-  ForwardPlan plan;
   Places places;
-  place_side(plan.query, job, job.query, places);
+  return plan_forward(job, grid, places, places);
+}
+
+BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key) {
+  Places places;
+  return plan_backward(job, grid, needs_query, needs_key, places, places);
+}
+
+NtxentPlan plan_ntxent(const ContrastiveJob& job, const GridSize& grid) {
+  NtxentPlan plan;
+  // Both passes have the same sides in the same places.
+  Places kept, kept_again, forward, backward;
+  plan.forward = plan_forward(job, grid, kept, forward);
+  plan.backward = plan_backward(job, grid, true, false, kept_again, backward);
+  const int64_t floats = job.query.count * int64_t(sizeof(float));
+  plan.rows = kept.take(floats);
+  plan.positives = kept.take(floats);
+  plan.steepest = kept.take(sizeof(float));
+  plan.gradients = backward.take(floats);
+  plan.kept_bytes = kept.end();
+  plan.forward_bytes = forward.end();
+  plan.backward_bytes = backward.end();
+  return plan;
+}
+
+namespace {
+
+// Sides take their place in `kept`, the rest in `places`; these may be the same.
+ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid, Places& kept, Places& places) {
+  ForwardPlan plan;
+  place_side(plan.query, job, job.query, kept);
   if (job.symmetric) {
     plan.key = plan.query;
   } else {
-    place_side(plan.key, job, job.key, places);
+    place_side(plan.key, job, job.key, kept);
   }
   const int32_t rows = plan.query.tiles, columns = plan.key.tiles, chunks = job.chunks();
   plan.wide = is_wide(job, grid);
@@ -116,13 +150,13 @@ ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid) {
   return plan;
 }
 
-BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key) {
+BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key,
+                           Places& kept, Places& places) {
   BackwardPlan plan;
-  Places places;
   plan.wide = is_wide(job, grid);
   const int64_t slots = plan.wide ? grid.multiprocessors : slots_of(job, grid);
   const auto place = [&](SideLayout& side, const RowMatrix& rows) {
-    place_side(side, job, rows, places);
+    place_side(side, job, rows, kept);
     const int64_t padded = int64_t(side.tiles) * kTileRows;
     side.weight = places.take(padded * int64_t(sizeof(float)));
     side.shift = places.take(padded * int64_t(sizeof(float)));
@@ -165,5 +199,7 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
   plan.bytes = places.end();
   return plan;
 }
+
+}  // namespace
 
 }  // namespace fastssl::cuda

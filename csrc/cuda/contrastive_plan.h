@@ -19,7 +19,7 @@ constexpr int wide_keys(int chunks) { return chunks > 2 ? 64 : 128; }
 
 enum class RowType : int32_t { Float32, Float16, BFloat16 };
 
-// (count, dimensions) in device memory, `stride` elements from row to row.
+// (count, dimensions) in device memory, `stride` elements from row to row; rows from `first` on lie at `rest`.
 struct RowMatrix {
   const void* data = nullptr;
   int64_t stride = 0;
@@ -27,18 +27,25 @@ struct RowMatrix {
   const int64_t* ids = nullptr;  // (count), or null
   bool normalize = true;
   RowType type = RowType::Float32;
+  const void* rest = nullptr;  // null: all rows lie at `data`
+  int64_t rest_stride = 0;
+  int32_t first = 0;
+  int32_t images = 0;  // without ids: the id of row i is i mod images, written by the kernels; 0: there are no ids
+
+  bool has_ids() const { return ids != nullptr || images > 0; }
 };
 struct ContrastiveJob {
   RowMatrix query, key;    // symmetric: the same
   bool symmetric = false;  // the keys are the queries
   int32_t dimensions = 0;  // 1 to kMostDimensions
-  const float* scale = nullptr;  // in device memory
+  const float* scale = nullptr;  // in device memory; null: scale_value
   int32_t positive = -1;         // key of query i is (i + positive) mod keys; -1: none
   bool columns = false;          // sums over queries as well; of no symmetric job, whose columns are its rows
+  float scale_value = 1;
 
   // Where queries are float32, a number becomes two float16, so that products keep 22 bits.
   bool split() const { return query.type == RowType::Float32; }
-  bool has_ids() const { return query.ids != nullptr; }
+  bool has_ids() const { return query.has_ids(); }
   // Whether every logit lies in [-|scale|, |scale|].
   bool unit() const { return query.normalize && key.normalize; }
   // Whether the shift may be constant. How far logits of other than unit rows go, the device alone knows; plans of sums over
@@ -68,6 +75,7 @@ struct SideLayout {
   int64_t factor = 0;  // two floats: what an operand's one stands for, and a bound on the rows' lengths
   int64_t largest = 0, length = 0;  // magnitude in each row, and its length, where those two depend on them
   int64_t id_ranges = 0;  // of each tile
+  int64_t ids = 0;  // of each row, where the kernels write them
   int64_t weight = 0, shift = 0;  // backward: of each row
   int64_t partial = 0;  // backward: (splits, rows, padded_dimensions) floats
   int32_t splits = 0;  // backward: sums of the gradient that are added up at the end
@@ -101,8 +109,21 @@ struct BackwardPlan {
   int64_t bytes = 0;
 };
 
+// NT-Xent of two views, R rows, of which i and (i + R / 2) mod R are positives: the loss and its gradients. `kept` is memory
+// that the forward pass leaves to the backward pass, which changes nothing there: what prepare() makes of the rows, and:
+struct NtxentPlan {
+  ForwardPlan forward;  // sides in `kept`, sums in a workspace
+  BackwardPlan backward;  // the same; where its unit and its sums are
+  int64_t rows = 0, positives = 0;  // in `kept`: (R) floats each
+  int64_t steepest = 0;  // in `kept`: a float, the largest derivative of the loss in a logarithm of a sum
+  int64_t gradients = 0;  // in the backward pass's workspace: (R) floats, those derivatives
+  int64_t kept_bytes = 0, forward_bytes = 0, backward_bytes = 0;
+};
+
 ForwardPlan plan_forward(const ContrastiveJob& job, const GridSize& grid);
 BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool needs_query, bool needs_key);
+
+NtxentPlan plan_ntxent(const ContrastiveJob& job, const GridSize& grid);
 
 // Shared memory of a block, bytes.
 int forward_shared(const ContrastiveJob& job, bool resident);

@@ -5,12 +5,22 @@ namespace fastssl::cuda {
 
 void forward_split(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, void* workspace,
                    cudaStream_t stream) {
-  run_forward<Path::Split>(job, plan, results, Workspace(workspace), stream);
+  run_forward<Path::Split>(job, plan, results, Workspace(workspace), Workspace(workspace), stream);
 }
 
 void backward_split(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                     const BackwardResults& results, void* workspace, cudaStream_t stream) {
   run_backward<Path::Split>(job, plan, inputs, results, Workspace(workspace), stream);
+}
+
+void ntxent_split(const ContrastiveJob& job, const NtxentPlan& plan, float* loss, void* kept, void* workspace,
+                  cudaStream_t stream) {
+  run_ntxent<Path::Split>(job, plan, loss, Workspace(kept), Workspace(workspace), stream);
+}
+
+void ntxent_backward_split(const ContrastiveJob& job, const NtxentPlan& plan, const float* grad, void* kept,
+                           const BackwardResults& results, void* workspace, cudaStream_t stream) {
+  run_ntxent_backward<Path::Split>(job, plan, grad, results, Workspace(kept), Workspace(workspace), stream);
 }
 
 }  // namespace fastssl::cuda

@@ -59,9 +59,15 @@ struct Side {
   const IdRanges* id_ranges;  // of each tile
   int32_t count, tiles;
 };
+struct Scale {
+  const float* at;  // null: it is `value`
+  float value;
+
+  FASTSSL_DEVICE float operator()() const { return at != nullptr ? *at : value; }
+};
 struct Problem {
   Side query, key;
-  const float* scale;
+  Scale scale;
   int64_t row_bytes;
   int32_t chunks, positive;
   bool symmetric, bounded;
@@ -75,7 +81,7 @@ struct Logits {
   bool constant;
 };
 FASTSSL_DEVICE Logits logits_of(const Problem& p) {
-  const float scale = *p.scale, factor = *p.query.factor * *p.key.factor, binary = scale * core::kLog2E;
+  const float scale = p.scale(), factor = *p.query.factor * *p.key.factor, binary = scale * core::kLog2E;
   const float lengths = p.query.factor[1] * p.key.factor[1];
   const float largest = (scale < 0 ? -scale : scale) * lengths, shift = (binary < 0 ? -binary : binary) * lengths;
   return {scale * factor, binary * factor, largest, shift, p.bounded && core::constant_shift(largest)};

@@ -15,5 +15,10 @@ void backward_wide(const ContrastiveJob&, const BackwardPlan&, const BackwardInp
                    cudaStream_t) {
   fail();
 }
+void ntxent_wide(const ContrastiveJob&, const NtxentPlan&, float*, void*, void*, cudaStream_t) { fail(); }
+void ntxent_backward_wide(const ContrastiveJob&, const NtxentPlan&, const float*, void*, const BackwardResults&, void*,
+                          cudaStream_t) {
+  fail();
+}
 
 }  // namespace fastssl::cuda

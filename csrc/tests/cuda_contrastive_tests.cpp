@@ -1,5 +1,6 @@
 // The kernels of contrastive losses, run on the host: memory of just the right size, and a definition of a few lines in
 // double. And the machine's instructions for matrices, which they are built on.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -276,6 +277,85 @@ void test_wide_runs() {
   emulator::set_shared_base(0);
 }
 
+// NT-Xent of two views that lie apart: the loss by definition; that gradients are right is tested from Python, here that all
+// of them were written, and nothing of what is kept.
+template <typename T>
+void check_ntxent(int32_t images, int32_t dimensions, RowType type, emulator::Order order, const GridSize& grid) {
+  const int32_t rows = 2 * images;
+  const int64_t size = int64_t(images) * dimensions;
+  const Memory<T> first(size), second(size), grad_first(size), grad_second(size);
+  const Memory<float> exact(2 * size), exact_first(size), exact_second(size), loss(1), grad(1), grad_scale(1);
+  fill(first, exact_first, size, 1);
+  fill(second, exact_second, size, 70001);
+  for (int64_t i = 0; i < size; ++i) {
+    exact[i] = exact_first[i];
+    exact[size + i] = exact_second[i];
+  }
+  ContrastiveJob job;
+  job.query = {first.get(), dimensions, rows, nullptr, true, type};
+  job.query.rest = second.get();
+  job.query.rest_stride = dimensions;
+  job.query.first = job.query.images = images;
+  job.key = job.query;
+  job.symmetric = true;
+  job.dimensions = dimensions;
+  job.positive = images;
+  job.scale_value = 5;
+
+  emulator::set_order(order);
+  const NtxentPlan plan = plan_ntxent(job, grid);
+  const Memory<char> kept(plan.kept_bytes), forward(plan.forward_bytes), backward(plan.backward_bytes);
+  emulate_ntxent(job, plan, loss.get(), kept.get(), forward.get());
+  const std::vector<char> before(kept.get(), kept.get() + plan.kept_bytes);
+  grad[0] = 3;
+  BackwardResults results;
+  results.grad_query = grad_first.get();
+  results.grad_rest = grad_second.get();
+  results.grad_scale = grad_scale.get();
+  emulate_ntxent_backward(job, plan, grad.get(), kept.get(), results, backward.get());
+  emulator::set_order(emulator::Order::Forward);
+
+  const std::vector<double> unit = unit_rows(exact, rows, dimensions, true);
+  double wanted = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    double sum = 0, positive = 0;
+    for (int64_t j = 0; j < rows; ++j) {
+      double logit = 0;
+      for (int64_t d = 0; d < dimensions; ++d)
+        logit += unit[size_t(i * dimensions + d)] * unit[size_t(j * dimensions + d)];
+      const double power = std::exp(5 * logit);
+      if (i != j) sum += power;
+      if ((i + images) % rows == j) positive = power;
+    }
+    wanted += std::log(sum / positive) / rows;
+  }
+  CHECK(std::fabs(wanted - double(loss[0])) <= (type == RowType::Float32 ? 1e-5 : 1e-2));
+  const auto finite = [](T v) {
+    if constexpr (sizeof(T) == 2)
+      return (v & 0x7C00) != 0x7C00;
+    else
+      return std::isfinite(v);
+  };
+  for (int64_t i = 0; i < size; ++i) CHECK(finite(grad_first[i]) && finite(grad_second[i]));
+  CHECK(std::isfinite(grad_scale[0]));
+  CHECK(std::equal(before.begin(), before.end(), kept.get()));
+}
+
+void test_ntxent() {
+  for (const emulator::Order order : kOrders) {
+    for (const bool wide : {false, true}) {
+      GridSize grid;
+      grid.wide = wide;
+      grid.multiprocessors = 1 + int(order) * 20;
+      check_ntxent<uint16_t>(1, 3, RowType::Float16, order, grid);
+      check_ntxent<uint16_t>(70, 128, RowType::Float16, order, grid);
+      if (wide) continue;
+      check_ntxent<float>(70, 20, RowType::Float32, order, grid);
+      check_ntxent<float>(3, 521, RowType::Float32, order, grid);
+    }
+  }
+}
+
 // Strips of more than one tile, panels of more than one row of them: of plans alone, which would take long to carry out.
 void test_plans() {
   ContrastiveJob job;
@@ -305,7 +385,8 @@ void test_plans() {
   }
 }
 
-// Ids that begin anew, as of two views of 800 images, mark few tiles; ids of any order mark every tile that shares one.
+// Ids that begin anew, as of two views of 800 images, mark few tiles; ids of any order mark every tile that shares one. The former
+// and their ranges may also be written with the operands.
 void test_ranges() {
   const int32_t rows = 1600, tiles = 13;
   const Memory<int64_t> ids(rows);
@@ -326,6 +407,29 @@ void test_ranges() {
       CHECK(!ordered || marked <= 5);
     }
   }
+  for (const int32_t images : {1, 5, 64, 100, 127, 800}) {
+    const int32_t count = 2 * images, parts = (count + kTileRows - 1) / kTileRows;
+    const Memory<float> matrix(count), inverse(parts * kTileRows), factor(2);
+    const Memory<char> operand(int64_t(parts) * kTileRows * kChunkBytes);
+    const Memory<int64_t> written(count);
+    const Memory<IdRanges> own(parts), wanted(parts);
+    for (int32_t i = 0; i < count; ++i) matrix[i] = 1;
+    const Input input{matrix.get(), nullptr, 1, 0, count, count, 1, RowType::Float32, true};
+    const OperandKernel<true, false> kernel{input, factor.get(),  operand.get(), kChunkBytes,   parts * kTileRows,
+                                            32,    inverse.get(), images,        written.get(), own.get()};
+    grid::launch(kernel, parts * kTileRows / kRowsPerBlock, 0, {});
+    grid::launch(RangesKernel{written.get(), count, wanted.get()}, parts, RangesKernel::kShared, {});
+    for (int32_t i = 0; i < count; ++i) CHECK(written[i] == i % images);
+    for (int32_t part = 0; images >= kTileRows && part < parts; ++part) {
+      for (int i = 0; i < 2; ++i) {
+        CHECK(own[part].least[i] == wanted[part].least[i]);
+        CHECK(own[part].most[i] == wanted[part].most[i]);
+      }
+    }
+    for (int32_t a = 0; a < parts; ++a) {
+      for (int32_t b = 0; b < parts; ++b) CHECK(may_share(own[a], own[b]) >= may_share(wanted[a], wanted[b]));
+    }
+  }
 }
 
 }  // namespace
@@ -337,4 +441,5 @@ void test_cuda_contrastive() {
   test_plans();
   test_runs();
   test_wide_runs();
+  test_ntxent();
 }

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ from torch import Tensor
 from fastssl._native import _C
 from fastssl.ops import render_cuda
 
-__all__ = ["backward", "forward", "usable"]
+__all__ = ["ROW_TYPES", "backward", "forward", "grid_of", "launch", "usable"]
 
 ROW_TYPES = {
     torch.float32: _C.RowType.float32,
@@ -78,10 +79,10 @@ def forward(
     rows = query.new_empty(len(query), dtype=torch.float32)
     positives = query.new_empty(0 if positive is None else len(query), dtype=torch.float32)
     sums = query.new_empty(0 if key is None or not columns else len(key), dtype=torch.float32)
-    plan = _C.ForwardPlan(job, _grid(query.device))
+    plan = _C.ForwardPlan(job, grid_of(query.device))
     workspace = query.new_empty(plan.bytes, dtype=torch.uint8)
     addresses = rows.data_ptr(), positives.data_ptr(), sums.data_ptr()
-    _launch(plan, query.device, job, *addresses, workspace.data_ptr())
+    launch(plan.launch, query.device, job, *addresses, workspace.data_ptr())
     del kept
     return rows, positives, rows.clone() if key is None and columns else sums
 
@@ -125,11 +126,11 @@ def backward(
     if key is not None and needs_key:
         grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
     grad_scale = query.new_empty((), dtype=torch.float32)
-    plan = _C.BackwardPlan(job, _grid(query.device), needs_query, key is not None and needs_key)
+    plan = _C.BackwardPlan(job, grid_of(query.device), needs_query, key is not None and needs_key)
     workspace = query.new_empty(plan.bytes, dtype=torch.uint8)
     inputs = _C.BackwardInputs(*(_address(vector) for vector in vectors))
     addresses = _address(grad_query), _address(grad_key), grad_scale.data_ptr()
-    _launch(plan, query.device, job, inputs, *addresses, workspace.data_ptr())
+    launch(plan.launch, query.device, job, inputs, *addresses, workspace.data_ptr())
     del kept
     return grad_query, grad_key, grad_scale
 
@@ -175,7 +176,8 @@ def _runs_on(device: torch.device) -> bool:
     return device.type == "cuda" and render_cuda.why_not(device) is None
 
 
-def _grid(device: torch.device) -> Any:
+def grid_of(device: torch.device) -> Any:
+    """The GPU as far as plans depend on it."""
     return emulated_grid if device.type == "cpu" else _gpu_grid(device.index)
 
 
@@ -192,12 +194,17 @@ def _gpu_grid(index: int) -> Any:
         raise RuntimeError(f"fastssl, cuda:{index}: {error}.{hint}") from error
 
 
-def _launch(plan: Any, device: torch.device, *arguments: Any) -> None:
+def launch(native: Callable[..., None], device: torch.device, *arguments: Any) -> None:
+    """Calls native code that launches kernels, with the device and torch's current stream there as its last arguments."""
     if device.type == "cpu":
-        plan.launch(*arguments, -1, 0)
+        native(*arguments, -1, 0)
+        return
+    stream = torch.cuda.current_stream(device).cuda_stream
+    if torch.cuda.current_device() == device.index:
+        native(*arguments, device.index, stream)
         return
     with torch.cuda.device(device):
-        plan.launch(*arguments, device.index, torch.cuda.current_stream(device).cuda_stream)
+        native(*arguments, device.index, stream)
 
 
 def _vector(v: Tensor | None) -> Tensor | None:

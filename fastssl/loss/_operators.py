@@ -1,7 +1,8 @@
 """The contrastive engine as torch.library operators: opaque to torch.compile, differentiable once.
 
 All contrastive losses here are plain torch on top of one function, `contrastive_sums`. What computes it is a backend:
-a module with `forward` and `backward` on plain tensors, chosen by `backend_of`.
+a module with `forward` and `backward` on plain tensors, chosen by `backend_of`. In eager mode (`nothing_looks`) the bodies of
+the operators are called past torch.library, in an autograd function that keeps and differentiates as the operators do.
 
 Bodies run under no autocast: the logits are float32 at least, whatever the type of the embeddings.
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from fastssl.loss import _cuda, _tiles
 from fastssl.loss._checks import FLOATS
+from fastssl.loss._eager import nothing_looks, without_autocast
 from fastssl.loss._rows import number, unit_rows, unit_rows_backward, working_dtype
 
 __all__ = [
@@ -97,9 +99,9 @@ def contrastive_sums(
         key = key.to(scale.dtype)  # which no kernel takes
     wanted = torch.is_grad_enabled() and (query.requires_grad or scale.requires_grad)
     keep = wanted and positive is None and not columns and key is not None and not key.requires_grad
-    rows, positives, column_values, _ = _contrastive(
-        query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, keep
-    )
+    arguments = (query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key, keep)
+    call = _Contrastive.apply if nothing_looks(query, key, scale) else _contrastive
+    rows, positives, column_values, _ = call(*arguments)
     return Sums(rows, positives, column_values)
 
 
@@ -163,8 +165,7 @@ def _check(
         )
 
 
-@torch.library.custom_op("fastssl::contrastive", mutates_args=())
-def _contrastive(
+def _sums(
     query: Tensor,
     key: Tensor | None,
     scale: Tensor,
@@ -177,7 +178,7 @@ def _contrastive(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sums and, with `keep`, what the backward pass needs in place of the keys: see `_keeps_means`."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device.type):
         if keep and key is not None and _keeps_means(query, key):
             rows, means = _tiles.forward_with_means(
                 query, key, scale, query_ids, key_ids, normalize_query, normalize_key
@@ -188,6 +189,9 @@ def _contrastive(
         )
         kept = key.clone() if keep and key is not None else query.new_empty(0, query.shape[1])
         return rows, positives, column_values, kept
+
+
+_contrastive = torch.library.custom_op("fastssl::contrastive", _sums, mutates_args=())
 
 
 @_contrastive.register_fake
@@ -220,8 +224,7 @@ def _keeps_means(query: Tensor, key: Tensor) -> bool:
     return backend_of(query, key) is _tiles
 
 
-@torch.library.custom_op("fastssl::contrastive_backward", mutates_args=())
-def _contrastive_backward(
+def _gradients(
     query: Tensor,
     key: Tensor | None,
     scale: Tensor,
@@ -233,14 +236,20 @@ def _contrastive_backward(
     normalize_key: bool,
     rows: Tensor,
     column_values: Tensor,
-    grad_rows: Tensor,
-    grad_positives: Tensor,
-    grad_columns: Tensor,
+    grad_rows: Tensor | None,
+    grad_positives: Tensor | None,
+    grad_columns: Tensor | None,
     needs_query: bool,
     needs_key: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.autocast(query.device.type, enabled=False):
-        gradients = backend_of(query, key).backward(
+    with without_autocast(query.device.type):
+        backend = backend_of(query, key)
+        if backend is not _cuda:  # which alone knows what to do without
+            grad_rows = rows.new_zeros(rows.shape) if grad_rows is None else grad_rows
+            grad_columns = column_values.new_zeros(column_values.shape) if grad_columns is None else grad_columns
+            if grad_positives is None:
+                grad_positives = rows.new_zeros(0 if positive is None else len(rows))
+        gradients = backend.backward(
             query,
             key,
             scale,
@@ -267,6 +276,9 @@ def _contrastive_backward(
         )
 
 
+_contrastive_backward = torch.library.custom_op("fastssl::contrastive_backward", _gradients, mutates_args=())
+
+
 @_contrastive_backward.register_fake
 def _(
     query: Tensor,
@@ -280,9 +292,9 @@ def _(
     normalize_key: bool,
     rows: Tensor,
     column_values: Tensor,
-    grad_rows: Tensor,
-    grad_positives: Tensor,
-    grad_columns: Tensor,
+    grad_rows: Tensor | None,
+    grad_positives: Tensor | None,
+    grad_columns: Tensor | None,
     needs_query: bool,
     needs_key: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -293,18 +305,22 @@ def _(
     return of_query, of_key, scale.new_empty(())
 
 
-@torch.library.custom_op("fastssl::contrastive_backward_of_means", mutates_args=())
-def _means_backward(
+def _gradients_of_means(
     query: Tensor, scale: Tensor, normalize_query: bool, means: Tensor, grad_rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same where the means of the keys are known: gradients in query and scale."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device.type):
         grad = grad_rows[:, None] * means
         if not normalize_query:
             return (grad * scale).to(query.dtype), (grad * query).sum(dtype=torch.float64).to(scale.dtype)
         unit, norm = unit_rows(query, scale.dtype)
         grad_scale = (grad * unit).sum(dtype=torch.float64).to(scale.dtype)
         return unit_rows_backward(grad.mul_(scale), unit, norm, query.dtype), grad_scale
+
+
+_means_backward = torch.library.custom_op(
+    "fastssl::contrastive_backward_of_means", _gradients_of_means, mutates_args=()
+)
 
 
 @_means_backward.register_fake
@@ -346,23 +362,40 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(
-    ctx: Any, grad_rows: Tensor, grad_positives: Tensor, grad_columns: Tensor, _: Tensor
+    ctx: Any, grad_rows: Tensor | None, grad_positives: Tensor | None, grad_columns: Tensor | None, _: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     positive, columns, normalize_query, normalize_key = ctx.options
     needs_query, needs_key = ctx.needs_input_grad[:2]
     grad_key = None
+    saved = ctx.saved_tensors
+    # Gradients that are to be differentiated again come from an operator, which refuses that.
+    plain = not torch.is_grad_enabled() and nothing_looks(*saved, grad_rows, grad_positives, grad_columns)
     if ctx.has_means:
-        query, scale, means = ctx.saved_tensors
-        grad_query, grad_scale = _means_backward(query, scale, normalize_query, means, grad_rows)
+        query, scale, means = saved
+        grad_rows = scale.new_zeros(len(query)) if grad_rows is None else grad_rows
+        of_means = _gradients_of_means if plain else _means_backward
+        grad_query, grad_scale = of_means(query, scale, normalize_query, means, grad_rows)
     else:
-        query, key, scale, query_ids, key_ids, rows, column_values = ctx.saved_tensors
+        query, key, scale, query_ids, key_ids, rows, column_values = saved
         options = (query_ids, key_ids, positive, columns, normalize_query, normalize_key)
         values = (rows, column_values, grad_rows, grad_positives, grad_columns)
-        grad_query, grad_key, grad_scale = _contrastive_backward(
-            query, key, scale, *options, *values, needs_query, needs_key
-        )
-    gradients = zip((grad_query, grad_key, grad_scale), ctx.needs_input_grad, strict=False)
-    return *(gradient if needed else None for gradient, needed in gradients), *(None,) * 7
+        gradients = _gradients if plain else _contrastive_backward
+        grad_query, grad_key, grad_scale = gradients(query, key, scale, *options, *values, needs_query, needs_key)
+    found = zip((grad_query, grad_key, grad_scale), ctx.needs_input_grad, strict=False)
+    return *(gradient if needed else None for gradient, needed in found), *(None,) * 7
+
+
+class _Contrastive(torch.autograd.Function):
+    """`_contrastive` in eager mode."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        output = _sums(*inputs)
+        ctx.set_materialize_grads(False)
+        _keep(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_differentiate)
 
 
 def refuse_forward_mode(*inputs: Tensor | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fastssl.loss import _ntxent
 from fastssl.loss._checks import (
     check_floats,
     check_gather,
@@ -75,6 +76,8 @@ def ntxent(
             "views of one image; write torch.cat([view0, view1])."
         )
     check_weights("ntxent", weights, z.shape[0])
+    if views == 2 and weights is None and not distributed and _ntxent.usable(z, None, temperature):
+        return _ntxent.two_views(z, None, temperature)
     scale = inverse(temperature, z)
     row = torch.arange(z.shape[0], device=z.device)
     images = z.shape[0] // views
@@ -160,15 +163,16 @@ class NTXentLoss(nn.Module):
             TypeError: An embedding is not of a floating-point type.
         """
         check_temperature("NTXentLoss", self.temperature)
-        check_pairs(
-            "NTXentLoss", ("out0", "out1"), out0, out1, may_be_empty=self.gather_distributed and world_size() > 1
-        )
+        distributed = self.gather_distributed and world_size() > 1
+        check_pairs("NTXentLoss", ("out0", "out1"), out0, out1, may_be_empty=distributed)
         if self.memory_bank.size[0] > 0:
             self.memory_bank.check_columns(out1)
             loss = info_nce(out0, out1, self.memory_bank.bank.to(out0.device), self.temperature)
             if out0.requires_grad:
                 self.memory_bank.enqueue(nn.functional.normalize(out1.detach(), dim=1))
             return loss
+        if not distributed and _ntxent.usable(out0, out1, self.temperature):
+            return _ntxent.two_views(out0, out1, self.temperature)
         z = torch.cat([out0, out1])
         return ntxent(z, self.temperature, gather_distributed=self.gather_distributed)
 

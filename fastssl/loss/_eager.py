@@ -1,0 +1,40 @@
+"""Whether a call may go past torch.library: its operators take the host 100 us a call, in which a GPU does most losses.
+
+They are there for what looks at calls: the compiler, transforms of functions, fake tensors, modes, subclasses. Where nothing
+does, a torch.autograd.Function around the same body gives the same results.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["nothing_looks", "without_autocast"]
+
+
+def nothing_looks(*inputs: Tensor | None) -> bool:
+    """Whether autograd alone sees what is done with these tensors. The compiler is told no, and reads no further."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._is_tracing()
+        and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in inputs)
+    )
+
+
+class _Nothing:
+    """A context that changes nothing, for less than contextlib's."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+def without_autocast(device: str) -> torch.autocast | _Nothing:
+    """A context in which operations keep the types of their arguments."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _NOTHING
