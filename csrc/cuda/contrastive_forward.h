@@ -165,8 +165,6 @@ struct ForwardKernel : ForwardWork {
     if (item.there(list)) load(item, 0, 0);
     int32_t stage = 0;
     while (item.there(list)) {
-      Item next = item;
-      next.advance(list);
       Tile at = tile_at(problem, tile * kTileRows, item.tile * kTileRows);
       if (positives != nullptr) look_for_positives(problem, at, item.distance(list) > 0);
       Sums<kSplit> products;
@@ -176,15 +174,17 @@ struct ForwardKernel : ForwardWork {
         grid::barrier();
         if (chunk + 1 < problem.chunks) {
           load(item, chunk + 1, stage ^ 1);
-        } else if (next.there(list)) {
-          load(next, 0, stage ^ 1);
+        } else {
+          Item next = item;
+          next.advance(list);
+          if (next.there(list)) load(next, 0, stage ^ 1);
         }
         multiply_rows<kSplit>(products, rows_at + uint32_t(resident ? chunk : stage) * kTileBytes,
                               columns_at + uint32_t(stage) * kTileBytes);
         stage ^= 1;
       }
       add_tile(logits, at, products, sums, columns_into(logits, list, item), tile > list.strip * height);
-      item = next;
+      item.advance(list);
     }
     store_rows(logits, sums, tile);
   }
