@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -472,12 +471,7 @@ def test_small_matrices_that_are_cut_like_large_ones(most_slots, panel_tiles):
 # --- the wide kernels -------------------------------------------------------------------------------------------------
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
-# On a GPU only where they are asked for: none has run them, and what goes wrong there would end all later tests of the process.
-ASKED = HOPPER and os.environ.get("FASTSSL_WGMMA") == "1"
-WIDE = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not ASKED, reason="no FASTSSL_WGMMA=1 on an H100 or H200")),
-]
+WIDE = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not HOPPER, reason="wgmma is of H100 and H200"))]
 
 
 def wide_plans(case: Case) -> tuple[bool, bool]:
@@ -556,121 +550,21 @@ def test_wide_kernels_give_the_same_bits_in_every_order_of_threads(temperature, 
                 assert torch.equal(bits(found[name]), bits(result)), f"{name}, {order}"
 
 
-def test_wide_kernels_are_asked_for_by_the_environment(monkeypatch):
-    monkeypatch.setattr(_C, "GridSize", type("GridSize", (), {"of": staticmethod(lambda index, wide: (index, wide))}))
-    for value, wide in ((None, False), ("0", False), ("1", True)):
+def test_wide_kernels_are_taken_where_there_are_any(monkeypatch):
+    """And of the environment's wish, which is for comparisons."""
+
+    def of(index: int, wide: bool) -> tuple[int, bool]:
+        if wide and index == 4:
+            raise RuntimeError("no wgmma")
+        return index, wide
+
+    monkeypatch.setattr(_C, "GridSize", type("GridSize", (), {"of": staticmethod(of)}))
+    for value, index, wide in ((None, 3, True), (None, 4, False), ("0", 3, False), ("1", 3, True)):
         _cuda._gpu_grid.cache_clear()
         monkeypatch.delenv("FASTSSL_WGMMA", raising=False)
         if value is not None:
             monkeypatch.setenv("FASTSSL_WGMMA", value)
-        assert _cuda._gpu_grid(3) == (3, wide)
-    _cuda._gpu_grid.cache_clear()
-    monkeypatch.setenv("FASTSSL_WGMMA", "yes")
-    with pytest.raises(ValueError, match="FASTSSL_WGMMA='yes' must be 0 or 1"):
-        _cuda._gpu_grid(0)
-
-
-@pytest.mark.skipif(HOPPER, reason="an H100 or H200 has them")
-def test_where_there_are_no_wide_kernels_the_error_says_so(monkeypatch):
-    _cuda._gpu_grid.cache_clear()
-    monkeypatch.setenv("FASTSSL_WGMMA", "1")
-    with pytest.raises(RuntimeError, match=r"fastssl, cuda:0: .*Unset FASTSSL_WGMMA"):
-        _cuda._gpu_grid(0)
-
-
-# --- on a GPU ---------------------------------------------------------------------------------------------------------
-
-
-# --- the wide kernels -------------------------------------------------------------------------------------------------
-
-HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
-WIDE = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not HOPPER, reason="wgmma is of H100 and H200"))]
-
-
-def wide_plans(case: Case) -> tuple[bool, bool]:
-    """Whether the plans of both passes are wide."""
-    job, kept = _cuda._job(*case.arguments())
-    grid = _cuda._grid(case.query.device)
-    plans = _C.ForwardPlan(job, grid), _C.BackwardPlan(job, grid, True, True)
-    del kept
-    return plans[0].wide, plans[1].wide
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("d", [64, 65, 128, 129, 192, 193, 256, 257])
-def test_who_takes_the_wide_kernels(d, dtype):
-    case = views(2, d, dtype, 0.1)
-    with kernels():
-        assert wide_plans(case) == (False, False)
-    with kernels(wide=True):
-        wide = dtype != torch.float32 and d in (65, 128, 193, 256)
-        assert wide_plans(case) == (wide, wide)
-
-
-@pytest.mark.parametrize("device", WIDE)
-@pytest.mark.parametrize(
-    "n, m, d", [(1, 1, 65), (2, None, 128), (127, 129, 100), (128, None, 256), (129, 300, 128), (300, None, 193)]
-)
-@pytest.mark.parametrize("temperature", [0.1, 0.01])
-def test_wide_kernels_of_every_size(temperature, n, m, d, device):
-    """With a shift that is constant, and with one of each sum."""
-    dtype = torch.bfloat16 if d % 2 else torch.float16
-    if m is None:
-        case = make(n, None, d, dtype, temperature, query_ids=torch.arange(n), positive=n // 2)
-    else:
-        case = pairs(n, m, d, dtype, temperature)
-    compare(case, device, wide=True)
-
-
-@pytest.mark.parametrize("device", WIDE)
-@pytest.mark.parametrize("temperature", [0.07, 0.01])
-def test_wide_kernels_with_ids_of_any_order(temperature, device):
-    draw = torch.Generator().manual_seed(6)
-    query_ids = torch.randint(-3, 3, (150,), generator=draw) * 2**40
-    key_ids = torch.randint(-3, 3, (140,), generator=draw) * 2**40
-    case = make(150, 140, 80, torch.float16, temperature, query_ids=query_ids, key_ids=key_ids, columns=True)
-    compare(case, device, wide=True)
-    compare(make(150, None, 80, torch.float16, temperature, query_ids=query_ids), device, wide=True)
-
-
-@pytest.mark.parametrize("device", WIDE)
-def test_wide_kernels_with_rows_that_are_not_normalized(device):
-    for query, key in ((True, False), (False, False)):
-        case = make(70, 150, 72, torch.float16, 2.0, normalize_query=query, normalize_key=key, positive=3, columns=True)
-        compare(case, device, wide=True)
-
-
-@pytest.mark.parametrize("device", WIDE)
-@pytest.mark.parametrize("cuts", [{"most_slots": 1, "steps": 1}, {"most_slots": 2, "steps": 2, "multiprocessors": 20}])
-def test_wide_kernels_of_matrices_that_are_cut_like_large_ones(cuts, device):
-    """Strips of several tiles, each with its own queries; sums that go to memory on the way."""
-    compare(views(200, 128, torch.float16, 0.1), device, wide=True, **cuts)
-    compare(pairs(260, 390, 128, torch.bfloat16, 0.1), device, wide=True, **cuts)
-    compare(views(140, 200, torch.float16, 0.1), device, wide=True, **cuts)
-
-
-@pytest.mark.parametrize("d", [128, 256])
-@pytest.mark.parametrize("temperature", [0.1, 0.01])
-def test_wide_kernels_give_the_same_bits_in_every_order_of_threads(temperature, d):
-    cases = views(150, d, torch.float16, temperature), pairs(100, 300, d, torch.float16, temperature)
-    for case in cases:
-        with kernels(wide=True):
-            wanted = run(case)
-        for order in ("backward", "shuffled"):
-            with kernels(order=order, wide=True):
-                found = run(case)
-            for name, result in wanted.items():
-                assert torch.equal(bits(found[name]), bits(result)), f"{name}, {order}"
-
-
-def test_wide_kernels_are_asked_for_by_the_environment(monkeypatch):
-    monkeypatch.setattr(_C, "GridSize", type("GridSize", (), {"of": staticmethod(lambda index, wide: (index, wide))}))
-    for value, wide in ((None, False), ("0", False), ("1", True)):
-        _cuda._gpu_grid.cache_clear()
-        monkeypatch.delenv("FASTSSL_WGMMA", raising=False)
-        if value is not None:
-            monkeypatch.setenv("FASTSSL_WGMMA", value)
-        assert _cuda._gpu_grid(3) == (3, wide)
+        assert _cuda._gpu_grid(index) == (index, wide)
     _cuda._gpu_grid.cache_clear()
     monkeypatch.setenv("FASTSSL_WGMMA", "yes")
     with pytest.raises(ValueError, match="FASTSSL_WGMMA='yes' must be 0 or 1"):

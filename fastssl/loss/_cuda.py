@@ -22,12 +22,13 @@ keep 22 bits (csrc/cuda/contrastive_tile.h). Weights are rounded relative to the
 Memory: operands, 2 bytes a number (float32: 4); sums of the gradient, 4 bytes a number and, where rows are few, up to 16
 times that; 512 bytes a row at most for sums over columns; beyond 128 dimensions and for float32, 32 or 64 MiB for
 weights.
-On an H100 or H200, FASTSSL_WGMMA=1 in the environment takes kernels by wgmma for float16 and bfloat16 of 65 to 128 and of 193
-to 256 dimensions (csrc/cuda/contrastive_wide.h). They have not been measured, or run, on a GPU yet.
+On an H100 or H200, float16 and bfloat16 of 65 to 128 and of 193 to 256 dimensions take kernels by wgmma
+(csrc/cuda/contrastive_wide.h); FASTSSL_WGMMA=0 in the environment takes those of other GPUs, to compare them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -184,9 +185,12 @@ def grid_of(device: torch.device) -> Any:
 @functools.lru_cache
 def _gpu_grid(index: int) -> Any:
     """The GPU, for plans; read once, as the environment is."""
-    asked = os.environ.get("FASTSSL_WGMMA") or "0"
-    if asked not in ("0", "1"):
+    asked = os.environ.get("FASTSSL_WGMMA")
+    if asked not in (None, "", "0", "1"):
         raise ValueError(f"fastssl: FASTSSL_WGMMA={asked!r} must be 0 or 1, or not be set.")
+    if not asked:
+        with contextlib.suppress(RuntimeError):  # no such GPU, or a build without them
+            return _C.GridSize.of(index, True)
     try:
         return _C.GridSize.of(index, asked == "1")
     except RuntimeError as error:
