@@ -67,6 +67,9 @@
 #include "contrastive_loss.h"
 #include "contrastive_panels.h"
 #include "contrastive_wide.h"
+#if defined(__CUDACC__)
+#include "contrastive_parts.h"
+#endif
 
 namespace fastssl::cuda {
 namespace {
@@ -253,6 +256,13 @@ void run_wide(const ContrastiveJob& job, const BackwardPlan& plan, const Problem
   run_fused<Kernel, Kernel::kKeys>(job, plan, problem, workspace, Kernel::kShared, stream);
 }
 
+#if !defined(__CUDACC__)
+void multiply_panel_wide(const PanelProduct& product, grid::Stream stream) {
+  grid::launch(WideProductKernel{product}, int64_t(product.rows) * product.wide() * product.splits,
+               WideProductKernel::kShared, stream);
+}
+#endif
+
 template <bool kSplit>
 void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
                 grid::Stream stream) {
@@ -260,6 +270,13 @@ void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Probl
   const auto wide = int32_t(blocks_of(job.padded_dimensions(), kTileRows));
   const auto multiply = [&](const Panel& panel, const SideLayout& side, const Side& other, bool of_keys, bool add) {
     if (side.splits == 0) return;
+    if (plan.wide_products) {
+      return multiply_panel_wide(
+          {panel.weights, panel.row_bytes, of_keys ? panel.key : panel.query, of_keys ? panel.keys : panel.queries,
+           of_keys ? panel.query : panel.key, of_keys ? panel.queries : panel.keys, panel.diagonal, of_keys,
+           other.operand, job.row_bytes(), job.chunks(), workspace.floats(side.partial), side.tiles, side.splits, add},
+          stream);
+    }
     const Product product{other.operand, workspace.floats(side.partial), side.tiles, side.splits, of_keys, add};
     grid::launch(Multiply{panel, product, job.row_bytes(), job.chunks(), wide},
                  int64_t(of_keys ? panel.keys : panel.queries) * wide * side.splits, Multiply::kShared, stream);

@@ -7,6 +7,9 @@
 
 namespace fastssl::cuda {
 
+// By wgmma, for plans that say so.
+void multiply_panel_wide(const PanelProduct&, cudaStream_t);
+
 bool has_wide();  // whether forward_wide() and backward_wide() are built
 
 void forward_halves(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);

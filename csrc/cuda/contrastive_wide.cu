@@ -5,6 +5,11 @@ namespace fastssl::cuda {
 
 bool has_wide() { return true; }
 
+void multiply_panel_wide(const PanelProduct& product, cudaStream_t stream) {
+  grid::launch(WideProductKernel{product}, int64_t(product.rows) * product.wide() * product.splits,
+               WideProductKernel::kShared, stream);
+}
+
 void forward_wide(const ContrastiveJob& job, const ForwardPlan& plan, const ForwardResults& results, void* workspace,
                   cudaStream_t stream) {
   run_forward<Path::Wide>(job, plan, results, Workspace(workspace), Workspace(workspace), stream);

@@ -10,6 +10,7 @@ namespace {
 }  // namespace
 
 bool has_wide() { return false; }
+void multiply_panel_wide(const PanelProduct&, cudaStream_t) { fail(); }
 void forward_wide(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void*, cudaStream_t) { fail(); }
 void backward_wide(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&, void*,
                    cudaStream_t) {

@@ -311,6 +311,7 @@ void commit_copies() {
 void wait_copies(int left) {
   std::vector<std::vector<Copy>>& groups = machine->fibers[size_t(machine->current)].groups;
   while (int(groups.size()) > left) {
+    machine->fibers[size_t(machine->current)].unpublished |= !groups.front().empty();
     for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
     groups.erase(groups.begin());
   }

@@ -60,7 +60,8 @@ void commit_products();
 void wait_products();
 // `left` null: A is what left_matrix describes.
 void multiply_wide(float* sums, int columns, const uint32_t* left, uint64_t left_matrix, uint64_t right_matrix,
-                   bool transposed, bool add);
+                   bool left_transposed, bool transposed, bool add);
+void publish_shared();
 
 }  // namespace fastssl::cuda::emulator
 

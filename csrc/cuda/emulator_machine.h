@@ -52,7 +52,7 @@ struct Described {
 struct WideProduct {
   float* sums;
   int columns;
-  bool add, transposed;
+  bool add, left_transposed, transposed;
   bool left_in_registers;
   Described left, right;
   const uint32_t* registers;  // of A, which must stay as they were
@@ -72,6 +72,7 @@ struct Fiber {
   ucontext_t context;
   jmp_buf resumed;  // where it left off, once it has begun
   bool begun = false;
+  bool unpublished = false;  // has copied to shared memory what products do not see yet
   char* stack = nullptr;
   State state = State::Ready;
   Gift given[2];  // to the last two exchanges: a lane may be one ahead of another

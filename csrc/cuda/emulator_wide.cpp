@@ -118,7 +118,7 @@ void check_not_read(const WideProduct& product, uint32_t to, uint32_t bytes) {
       if (overlap(atom, kAtom, to, bytes)) wrong("a copy to what products under way still read");
     }
   };
-  if (!product.left_in_registers) check(product.left, false, 64);
+  if (!product.left_in_registers) check(product.left, product.left_transposed, 64);
   check(product.right, product.transposed, product.columns);
 }
 
@@ -171,7 +171,8 @@ void make(WideState& wide, const WideProduct& product) {
   const int thread = machine->current, lane = thread % kWarp, first = thread % kGroup / kWarp * 16 + lane / 4;
   std::array<std::array<float, 16>, 2> rows = product.rows;
   for (int r = 0; r < 2 && !product.left_in_registers; ++r) {
-    for (int k = 0; k < kDepth; ++k) rows[size_t(r)][size_t(k)] = element(product.left, false, first + 8 * r, k);
+    for (int k = 0; k < kDepth; ++k)
+      rows[size_t(r)][size_t(k)] = element(product.left, product.left_transposed, first + 8 * r, k);
   }
   std::vector<float>& sums = wide.sums[product.sums];
   for (int j = 0; j < product.columns / 8; ++j) {
@@ -195,7 +196,10 @@ void begin_wide(Machine& m) {
   m.barriers = 0;
   m.mbarriers.clear();
   m.wide.assign(m.fibers.size() / kGroup, {});
-  for (Fiber& fiber : m.fibers) fiber.wide = {};
+  for (Fiber& fiber : m.fibers) {
+    fiber.wide = {};
+    fiber.unpublished = false;
+  }
 }
 
 void end_wide(const Machine& m) {
@@ -275,6 +279,8 @@ void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t mbarrier)
 
 void join_warp() { exchange(nullptr, 0); }
 
+void publish_shared() { self().unpublished = false; }
+
 void fence_products() {
   first_lane();
   self().wide.fenced = true;
@@ -299,14 +305,18 @@ void wait_products() {
 }
 
 void multiply_wide(float* sums, int columns, const uint32_t* left, uint64_t left_matrix, uint64_t right_matrix,
-                   bool transposed, bool add) {
+                   bool left_transposed, bool transposed, bool add) {
   const int first = first_lane(), thread = machine->current, lane = thread - first;
   if (thread / kGroup >= int(machine->wide.size())) wrong("a product of a warpgroup that lacks warps");
+  for (const Fiber& fiber : machine->fibers) {
+    if (fiber.unpublished) wrong("products before what was copied by threads has been published");
+  }
   WideState& wide = self().wide;
   WideProduct product{};
   product.sums = sums;
   product.columns = columns;
   product.add = add;
+  product.left_transposed = left_transposed;
   product.transposed = transposed;
   product.left_in_registers = left != nullptr;
   product.right = describe(right_matrix);
@@ -319,7 +329,7 @@ void multiply_wide(float* sums, int columns, const uint32_t* left, uint64_t left
     product.registers = left;
   } else {
     product.left = describe(left_matrix);
-    if (lane == 0) check_not_being_copied(product.left, false, 64);
+    if (lane == 0) check_not_being_copied(product.left, left_transposed, 64);
   }
   hold(wide, sums, columns);
   const uint32_t slot = exchange(words, kGiftWords);

@@ -138,6 +138,17 @@ FASTSSL_DEVICE void multiply_across(float (&sums)[64], const uint32_t (&a)[4], u
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+// The same of A in shared memory, whose rows lie across the sum, too, where `kLeftAcross`.
+template <bool kLeftAcross>
+FASTSSL_DEVICE void multiply_terms(float (&sums)[64], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" FASTSSL_NAMES_64 "}, %64, %65, 1, 1, 1, %66, 1;"
+               : FASTSSL_SUMS_32(sums, 0), FASTSSL_SUMS_32(sums, 32)
+               : "l"(a), "l"(b), "n"(int(kLeftAcross)));
+}
+// What this thread has stored in shared memory, or begun to copy there with copy_async() and waited for, products read that are
+// begun behind a barrier.
+FASTSSL_DEVICE void publish_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 #undef FASTSSL_NAMES_8
 #undef FASTSSL_NAMES_32
 #undef FASTSSL_NAMES_64
@@ -162,11 +173,16 @@ FASTSSL_DEVICE void commit_products() { emulator::commit_products(); }
 FASTSSL_DEVICE void wait_products() { emulator::wait_products(); }
 template <int kCount>
 FASTSSL_DEVICE void multiply_wide(float (&sums)[kCount], uint64_t a, uint64_t b, bool add) {
-  emulator::multiply_wide(sums, 2 * kCount, nullptr, a, b, false, add);
+  emulator::multiply_wide(sums, 2 * kCount, nullptr, a, b, false, false, add);
 }
 FASTSSL_DEVICE void multiply_across(float (&sums)[64], const uint32_t (&a)[4], uint64_t b) {
-  emulator::multiply_wide(sums, 128, a, 0, b, true, true);
+  emulator::multiply_wide(sums, 128, a, 0, b, false, true, true);
 }
+template <bool kLeftAcross>
+FASTSSL_DEVICE void multiply_terms(float (&sums)[64], uint64_t a, uint64_t b) {
+  emulator::multiply_wide(sums, 128, nullptr, a, b, kLeftAcross, true, true);
+}
+FASTSSL_DEVICE void publish_shared() { emulator::publish_shared(); }
 
 #endif
 

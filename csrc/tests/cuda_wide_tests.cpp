@@ -133,6 +133,45 @@ void check_across() {
   CHECK(numbers.near(found, 128, 3));
 }
 
+// Both in shared memory, B's rows terms; A's rows along the sum, or terms as well. What threads copied there is published first.
+template <bool kLeftAcross>
+void check_terms() {
+  const Numbers numbers;
+  float found[64][128];
+  constexpr uint32_t kBlock = 64 * 128, kRight = kFirst + kBlock;
+  alignas(16) static char from[16];
+  const auto run = [&](bool publishes) {
+    return said(kGroup, [&] {
+      grid::copy_async(kRight + 2 * kBlock, from);
+      grid::commit_copies();
+      grid::wait_copies<0>();
+      if (publishes) grid::publish_shared();
+      if (emulator::thread() == 0) {
+        for (int k = 0; k < 32; ++k) {
+          for (int i = 0; i < 64; ++i)
+            put(kLeftAcross ? place(kFirst, 0, 16 + k, i) : place(kFirst, 0, i, 16 + k), numbers.a[i][k]);
+          for (int j = 0; j < 128; ++j) put(place(kRight, kBlock, 16 + k, j), numbers.b[j][k]);
+        }
+      }
+      emulator::barrier();
+      float sums[64];
+      for (float& sum : sums) sum = 3;
+      grid::fence_products();
+      for (uint32_t k = 1; k < 3; ++k) {
+        const uint64_t a =
+            kLeftAcross ? grid::matrix_across(kFirst + k * 2048, kBlock) : grid::matrix_along(kFirst + k * 32);
+        grid::multiply_terms<kLeftAcross>(sums, a, grid::matrix_across(kRight + k * 2048, kBlock));
+      }
+      grid::commit_products();
+      grid::wait_products();
+      for (int i = 0; i < 64; ++i) found[row_of(i)][column_of(i)] = sums[i];
+    });
+  };
+  CHECK(run(true).empty());
+  CHECK(numbers.near(found, 128, 3));
+  CHECK(has(run(false), "has been published"));
+}
+
 void check_wrong_products() {
   const uint64_t a = grid::matrix_along(kFirst), b = grid::matrix_along(kFirst + 8192);
   const auto product = [&](uint64_t left, uint64_t right) {
@@ -332,6 +371,8 @@ void test_cuda_wide() {
   check_along<32>();
   check_along<64>();
   check_across();
+  check_terms<false>();
+  check_terms<true>();
   check_wrong_products();
   check_copies();
   check_copies_and_products();
