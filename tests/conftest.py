@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +61,21 @@ def emulated_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "emulated_grid", _C.GridSize(multiprocessors=3, shared_bytes=228 * 1024))
         yield
+
+
+@contextlib.contextmanager
+def nothing_waits(device: str) -> Iterator[None]:
+    """On a GPU, what waits for it raises an error."""
+    if device != "cuda":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture

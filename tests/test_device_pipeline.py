@@ -178,7 +178,7 @@ def test_batches_that_are_kept_are_not_written_again(photos, make, device):
             kept.append(batch.views[0])
             copies.append(batch.views[0].clone())
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
-    assert loader.stats()["rendered_on"] == ("cuda:0" if device in GPU else "cpu")
+    assert loader.stats()["rendered_on"] == ("cuda:0" if device == "cuda" else "cpu")
 
 
 def bad_folder(photos, to):

@@ -129,13 +129,10 @@ def test_on_a_gpu_nothing_is_waited_for(device: str) -> None:
     plain, nearest = MemoryBankModule(size=(50, 8)).to(device), NNMemoryBankModule(size=(50, 8), k=3).to(device)
     batches = [rows(count, 8, seed=count, device=device) for count in (7, 20, 60)]
     nearest(batches[0], update=True)  # loads what is loaded once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits(device):
         for batch in batches:
             plain(batch, update=True)
             nearest(batch, update=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(plain.bank.roll(-int(plain.bank_ptr), 0), batches[-1][-50:])
 
 
