@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import reference_masks
 import torch
-from conftest import devices
+from conftest import devices, nothing_waits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from conftest import devices
+from conftest import devices, nothing_waits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import rows

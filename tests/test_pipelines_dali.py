@@ -464,13 +464,15 @@ def test_a_dali_that_cannot_decode_is_said(monkeypatch):
 @pytest.mark.parametrize("device", devices()[-1:])
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency:UserWarning")  # Pillow's
 def test_a_loader_of_a_gpu(everything, photos, device, decode):
-    """Beside the CPU's decoder, which a good part of the pixels differ from by a level, and chroma of nvJPEG's by more."""
+    """Beside the CPU's decoder, which a good part of the pixels differ from by a level. nVJPEG repeats chroma where others
+    interpolate it, which alone moves a view of the test's noise by up to 0.33 on average."""
+    near = {"dali": 0.1, "nvjpeg": 0.35}[decode]
     options = {"batch_size": 5, "on_error": "skip", "epochs": 3}
     want = Loader(everything, recipes.simclr(16), decode="full", **options)
     loader = Loader(everything, recipes.simclr(16), device=device, decode=decode, **options)
     for got, wanted in zip(loader, want, strict=True):
         assert got.filenames == wanted.filenames and torch.equal(got.params.data, wanted.params.data)
         for a, b in zip(got.views, wanted.views, strict=True):
-            assert (a.cpu() - b).abs().mean() < 0.1
+            assert (a.cpu() - b).abs().mean() < near
     assert [str(fault) for fault in loader.errors] == [str(fault) for fault in want.errors]
     assert loader.stats()["decoding"]["device_images"] > 3 * len(KINDS)
