@@ -2,7 +2,7 @@
 // contrastive_emulated.cpp alone.
 //
 // Note [The floor of contrastive losses]
-//     On paper, for an H100 SXM; nothing here has been measured. It has 132 multiprocessors at 1.75 GHz, and each of them,
+//     On paper, for an H100 SXM; what was measured is below. It has 132 multiprocessors at 1.75 GHz, and each of them,
 //     in a clock, does 4096 operations of float16 by wgmma, about 2500 by mma.sync (62 %: a product of 16 x 16 by 16 x 8 in
 //     1.6 clocks), 16 exponentials, and moves 128 bytes of shared memory. Together they read some 5.5 TB/s from the L2
 //     cache. R rows of D dimensions, keys are queries, constant shift:
@@ -13,13 +13,12 @@
 //         backward, panels           3 R^2 D       R^2 / 2     (D > 128; here at D = 512)    436       714       36
 //
 //     So both passes take 0.18 ms at the least, and 0.30 ms by mma.sync if exponentials hide behind the products, as they
-//     do where another warp, or the next 16 keys of the same one, keeps the matrix units busy; 0.35 to 0.45 ms is what to
-//     expect. From memory come 2 R D bytes, 4 MB, a pass: nothing. From L2, a row tile's keys, 2 R D bytes for every 128
+//     do where another warp, or the next 16 keys of the same one, keeps the matrix units busy. From memory come 2 R D bytes, 4 MB, a pass: nothing. From L2, a row tile's keys, 2 R D bytes for every 128
 //     rows, half of that in the forward pass: 0.27 and 0.54 GB, 2 TB/s. At D = 512 L2 is the bound: row tiles no longer
 //     stay in shared memory, so a tile of 128 x 128 pairs reads 2 * 128 * 2 D bytes, 2.1 GB in all, 0.39 ms in the forward
 //     pass; the panels read as much, and their products twice as much, 6.4 GB, 1.2 ms. Tiles of 256 x 128 would read a
-//     quarter less. float32 does three products for one, and reads twice as many bytes. Around the products, for each pass,
-//     five kernels that read or write R D numbers, some 3 us each. Shared memory, in clocks of a multiprocessor for each
+//     quarter less. float32 does three products for one, and reads twice as many bytes. Around the products are kernels that
+//     read or write R D numbers. Shared memory, in clocks of a multiprocessor for each
 //     product of a warp, to be below 1.6: forward, panels and their products, 64 x 64 sums from 8 loads of 4 clocks for 32
 //     products: 1.0. Fused: 18 loads for 64 products (16 keys, D = 128): 1.1. Split: 12 for 48: 1.0.
 //
@@ -38,27 +37,44 @@
 //     multiprocessor has 100 KB of shared memory (sm_86, sm_89, sm_120), one block fits of those that take more than 49;
 //     their matrix units are slower in proportion.
 //
-//     By wgmma (contrastive_wide.h), of compute capability 9.0, float16 operands of 128 and 256 padded dimensions, and only
-//     where FASTSSL_WGMMA=1 asks for it: no GPU has run it, and what a descriptor means is what PTX's manual and the emulator
-//     say. Its bound is the column of wgmma above, for both passes fused:
+//     By wgmma (contrastive_wide.h), of compute capability 9.0, float16 operands of 128 and 256 padded dimensions; its bound is
+//     the column of wgmma above, for both passes fused:
 //
 //         pass                    operations   exponentials   R = 16384, in us: D = 128, D = 256, exponentials
 //         forward, half the pairs      R^2 D       R^2 / 2                        36         72       36
 //         backward, fused            4 R^2 D           R^2                       145        290       73
 //
 //     A warpgroup's 64 x 128 products of 128 dimensions take the units 512 clocks, and 8192 exponentials 512 clocks of
-//     theirs, besides which a thread adds each to two sums: forward at D = 128 both are the bound, and 45 to 55 us are to be
-//     expected, beside 65 to 80 by mma.sync. Backward, exponentials are half of the products, and hide behind the other
-//     warpgroup's: 180 to 220 us, beside 270 to 350. Shared memory, in clocks for 64 x 128 products of 16 terms, which
-//     take 64: A and B from there 48, B alone 32; with 64 keys (backward, D = 256) A and B are 32 for 32. L2 is read as by the
-//     other kernels, a row tile's keys for every 128 rows. Beyond 128 dimensions fused is 4 R^2 D operations where panels
-//     are 3, but writes no weights, and at the rates above takes less: 290 beside 342 us and the panels' way through L2.
+//     theirs, besides which a thread adds each to two sums: forward at D = 128 both are the bound. Backward, exponentials are
+//     half of the products, and should hide behind the other warpgroup's. Shared memory, in clocks for 64 x 128 products of 16
+//     terms, which take 64: A and B from there 48, B alone 32; with 64 keys (backward, D = 256) A and B are 32 for 32. L2 is read
+//     as by the other kernels, a row tile's keys for every 128 rows. Beyond 128 dimensions fused is 4 R^2 D operations where
+//     panels are 3, but writes no weights, and at the rates above takes less: 290 beside 342 us and the panels' way through L2.
+//     For other dimensions beyond 128 the products of panels' weights are by wgmma (WideProduct), 128 x 256 a block: 4.8 GB from
+//     L2 in place of 6.4 at D = 512.
 //
 //         kernel         threads  registers sm_90a         shared memory, KB                      blocks a multiprocessor
-//         WideForward, 2     256      128                  105: 128 queries and two times 128 keys        2
-//         WideForward, 4     256      160                  201                                            1
-//         WideFused, 2       256      252                  163: 128 queries and four times 128 keys       1
+//         WideForward, 2     256      128                  101: 128 queries and two times 128 keys        2
+//         WideForward, 4     256      147                  197                                            1
+//         WideFused, 2       256      251                  163: 128 queries and four times 128 keys       1
 //         WideFused, 4       256      255                  194: four times 64 keys                        1
+//         WideProduct        256      188                  193: four times 64 terms of 128 x 256          1
+//
+// Note [What was measured of contrastive losses]
+//     On an H100 80GB HBM3, R = 16384, NT-Xent of bfloat16, in us; 2026-11-26. Whole passes as a CUDA graph, kernels by
+//     torch's profiler, *: before the last changes to them.
+//
+//                                          D = 128    D = 256    D = 512
+//         forward                              143       201*       423*
+//         forward and backward                 396       783*      2487*
+//         the same by mma.sync                 621*     1860*      2487*
+//         Forward, wgmma / mma.sync       124 / 142  161 / 214       371
+//         Fused, wgmma / mma.sync       281* / 388   502* / -     Panel 652, Product 1212*
+//
+//     So forward is 3.4 times its floor and the fused pass below twice. Of the forward pass, 560 instructions a warp and tile of
+//     64 x 128 products are left of 895 (174 us); its issue slots, matrix units and exponentials are all half empty, so that
+//     it is bound by how long a step takes a warpgroup from end to end. The asterisk of Fused: its copying thread did divisions
+//     of 64 bits in each step, for which both warpgroups waited. At D = 512 the passes read L2 as fast as it goes.
 #pragma once
 
 #include "contrastive.h"
