@@ -17,7 +17,7 @@
 #
 # Reads PYTHON, VENV, JPEG_ROOT (a libjpeg-turbo outside the system's folders), DATA (photographs for the benchmarks), CIFAR (the
 # folder of CIFAR-10), LOADER_THREADS (of decode and stall, "16 4"; what is beyond the machine's cores is left out), LOSSES (options
-# of losses.py, such as --quick), SMALL (options of gpu_small.py, such as --only losses), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where there is no repository to ask),
+# of losses.py, such as --quick), SMALL (options of gpu_small.py, such as --only losses), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where the repository at hand is not that of the code),
 # and OUT (a folder that gets copies of the results).
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -287,7 +287,9 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str:
-    """The commit in the tree, with + where files differ from it; FASTSSL_COMMIT where there is no repository."""
+    """FASTSSL_COMMIT, for a copy whose repository is behind it; else the commit in the tree, with + where files differ from it."""
+    if given := os.environ.get("FASTSSL_COMMIT"):
+        return given
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -296,7 +298,7 @@ def commit() -> str:
         name = git("rev-parse", "--short=12", "HEAD")
         return name + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("FASTSSL_COMMIT", "unknown")
+        return "unknown"
 
 
 def report(name: str, results: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
