@@ -69,7 +69,7 @@ struct Finished {
 // A warp a row, of which it keeps kHeld times 128 numbers in registers; where a row has more, the rest goes back to `partial`.
 template <int kHeld>
 struct FinishKernel {
-  static constexpr int kThreads = kRowThreads, kBlocks = kHeld == 1 ? 4 - grid::kFewer : 2;
+  static constexpr int kThreads = kRowThreads, kBlocks = 2;
 
   Finished rows;
   Scale scale;

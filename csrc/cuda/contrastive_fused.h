@@ -64,7 +64,7 @@ struct FusedWork {
 //          product with the last 16 is under way.
 template <int kDim>
 struct FusedKernel : FusedWork {
-  static constexpr int kThreads = 128, kBlocks = kDim > 64 ? 2 : 3;
+  static constexpr int kThreads = 128, kBlocks = kDim > 64 ? 2 : 3 - grid::kFewer;
   static constexpr int kChunks = kDim / kChunkHalves, kRowBytes = kChunks * kChunkBytes;
   static constexpr int kKeyChunk = kFusedKeys * kChunkBytes, kStage = kChunks * kKeyChunk;
   // Behind the keys: weights of the queries and of two times 64 keys, four numbers, ranges of ids of the queries and of the keys.
