@@ -287,7 +287,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str:
-    """FASTSSL_COMMIT, for a copy whose repository is behind it; else the commit in the tree, with + where files differ from it."""
+    """FASTSSL_COMMIT, for a copy whose repository is behind it; else the commit, with + where files differ from it."""
     if given := os.environ.get("FASTSSL_COMMIT"):
         return given
 
