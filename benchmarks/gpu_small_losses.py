@@ -30,7 +30,7 @@ NEAR = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 def grid(device: torch.device, cuts: dict[str, int]) -> Iterator[None]:
     """The kernels take the device to be so; on the CPU they run emulated."""
     size = _C.GridSize(multiprocessors=4, shared_bytes=100 * 1024) if device.type == "cpu" else _cuda.grid_of(device)
-    with mock.patch.object(_cuda, "_grid", lambda device: size.cut(**cuts) if cuts else size):
+    with mock.patch.object(_cuda, "grid_of", lambda device: size.cut(**cuts) if cuts else size):
         yield
 
 

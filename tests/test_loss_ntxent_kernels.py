@@ -116,6 +116,9 @@ def test_a_temperature_may_be_learned(dtype: torch.dtype, t: float, device: str)
 def test_wide_kernels(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "emulated_grid", _C.GridSize(3, 228 * 1024, wide=True))
     views = pair(150, width, dtype)
+    job, kept = _cuda._job(torch.cat(views), None, 1.0, None, None, 150, False, True, True)
+    assert _C.ForwardPlan(job, _cuda.emulated_grid).wide
+    del kept
     assert_alike(results(by_views, views, 0.1), results(in_general, views, 0.1))
 
 
@@ -128,10 +131,66 @@ def test_rows_may_lie_anywhere(device: str) -> None:
         (memory[:9, :7].t(), memory[20:29, 3:10].t()),
         (memory[:1].expand(9, 50), memory[3:12]),
     ):
-        views = (a.clone(memory_format=torch.preserve_format).requires_grad_(), b.detach().requires_grad_())
+        views = (a.detach().requires_grad_(), b.detach().requires_grad_())
+        assert views[0].stride() == a.stride()
         packed = [x.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for x in views]
         for ours, theirs in zip(results(by_views, views, 0.2), results(by_views, tuple(packed), 0.2), strict=True):  # type: ignore[arg-type]
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("device", HERE)
+def test_rows_of_both_views_may_lie_anywhere(device: str) -> None:
+    memory = rows(40, 50).to(device)
+    for z in (memory[:18:2, :8][:8], memory[4:24, 3:10], memory[:8, :10].t(), memory[:1].expand(8, 50)):
+        views = z.detach().requires_grad_(), z.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+        assert views[0].stride() == z.stride()
+        found = []
+        for view in views:
+            value = ntxent(view, 0.2)
+            found.append([value.detach(), *torch.autograd.grad(value, view)])
+        for ours, theirs in zip(*found, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("device", HERE)
+def test_a_negated_view_is_no_other(device: str) -> None:
+    a, b = pair(20, 12, device=device)
+    negated = torch._neg_view(a.detach())
+    assert negated.is_neg()
+    with torch.no_grad():
+        torch.testing.assert_close(by_views(negated, b, 0.1), by_views(-a, b, 0.1))
+
+
+@pytest.mark.parametrize("device", HERE)
+def test_a_view_of_inference_mode(device: str) -> None:
+    a, b = pair(20, 12, device=device)
+    with torch.inference_mode():
+        frozen = a.clone()
+    assert torch.equal(
+        torch.autograd.grad(by_views(frozen, b, 0.1), b)[0], torch.autograd.grad(by_views(a.detach(), b, 0.1), b)[0]
+    )
+
+
+@pytest.mark.parametrize("device", HERE)
+def test_a_default_device_changes_nothing(device: str) -> None:
+    views = pair(20, 12, device=device)
+    expected = results(by_views, views, 0.1)
+    with torch.device("meta"):
+        assert nothing_looks(*views)
+        found = results(by_views, views, 0.1)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("device", HERE)
+def test_compiled_autograd_after_an_eager_forward(device: str) -> None:
+    a, b = pair(40, 24, device=device)
+    expected = torch.autograd.grad(by_views(a, b, 0.1), (a, b))
+    value = by_views(a, b, 0.1)
+    with torch._dynamo.compiled_autograd._enable(lambda graph: torch.compile(graph, backend="eager")):
+        value.backward()
+    for ours, theirs in zip((a.grad, b.grad), expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("device", HERE)
@@ -263,8 +322,6 @@ def test_what_looks_gets_the_operators(native_calls: list[str]) -> None:
     value = compiled(a, b)
     assert_alike([value, *torch.autograd.grad(value, (a, b))], want)
     assert not torch.func.grad(lambda x: (x if nothing_looks(x) else 0 * x).sum())(torch.ones(3)).any()
-    with torch.device("cpu"):
-        assert not nothing_looks(a)
     with torch._subclasses.FakeTensorMode() as mode:
         assert by_views(mode.from_tensor(a), mode.from_tensor(b), 0.1).shape == ()
     with pytest.raises(NotImplementedError, match="forward mode"):

@@ -388,7 +388,7 @@ class Making(Iterator[Batch]):
     def _note_balance(self, flight: Flight) -> None:
         """Tells of the batch that is there. Not of an iteration's first one, for which everybody waits."""
         now = time.perf_counter()
-        if self._last is not None:
+        if self._last is not None and not self._balance.fixed:
             # A device that is behind has the next batch waiting for it. Not so the CPU: the device then begins late, so that its
             # part of the wait says nothing.
             short = flight.waited_cpu >= flight.waited_device

@@ -47,7 +47,7 @@ ROW_TYPES = {
     torch.float16: _C.RowType.float16,
     torch.bfloat16: _C.RowType.bfloat16,
 }
-_MOST_ROWS = 2**30  # rows are counted in 32 bits, and two counts are added
+MOST_ROWS = 2**30  # rows are counted in 32 bits, and two counts are added
 
 # Runs the kernels on the host, on tensors of the CPU: for tests. A grid that they take the device to be.
 emulated_grid: Any = None
@@ -60,7 +60,7 @@ def usable(query: Tensor, key: Tensor | None) -> bool:
         _runs_on(query.device)
         and 1 <= query.shape[1] <= _C.CONTRASTIVE_MOST_DIMENSIONS
         # shape[0] and not len(), which would make a constant of a number of rows that is a symbol to the compiler.
-        and all(r.dtype in ROW_TYPES and r.device == query.device and 1 <= r.shape[0] <= _MOST_ROWS for r in rows)
+        and all(r.dtype in ROW_TYPES and r.device == query.device and 1 <= r.shape[0] <= MOST_ROWS for r in rows)
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils._device import DeviceContext
 
 __all__ = ["nothing_looks", "without_autocast"]
 
@@ -18,11 +19,23 @@ def nothing_looks(*inputs: Tensor | None) -> bool:
         return False
     return (
         torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._len_torch_function_stack() == 0
+        and (torch._C._len_torch_function_stack() == 0 or _only_a_default_device())
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._is_tracing()
-        and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in inputs)
+        and all(x is None or _is_plain(x) for x in inputs)
     )
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether its memory holds its numbers: those of a negated view are kept as they were."""
+    return (type(x) is Tensor or type(x) is torch.nn.Parameter) and not x.is_neg()
+
+
+def _only_a_default_device() -> bool:
+    """Whether the one mode is that of torch.set_default_device, which only new tensors without a device of their own notice."""
+    if torch._C._len_torch_function_stack() != 1:
+        return False
+    return isinstance(torch._C._get_function_stack_at(0), DeviceContext)
 
 
 class _Nothing:

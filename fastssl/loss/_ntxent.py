@@ -33,11 +33,14 @@ def usable(first: Tensor, second: Tensor | None, temperature: Tensor | float) ->
         second: (B, D), rows of the second view, of the same type; None: they are in first.
     """
     number = temperature if isinstance(temperature, Tensor) else None
-    return (
-        nothing_looks(first, second, number)
-        and backend_of(first, None) is _cuda
-        and (second is None or (second.dtype == first.dtype and second.device == first.device))
-    )
+    if not (nothing_looks(first, second, number) and backend_of(first, None) is _cuda):
+        return False
+    if torch.is_grad_enabled() and any(x is not None and x.is_inference() for x in (first, second)):
+        return False  # which cannot be kept for a backward pass
+    if second is None:
+        return True
+    alike = second.dtype == first.dtype and second.device == first.device
+    return alike and 2 * first.shape[0] <= _cuda.MOST_ROWS
 
 
 def two_views(first: Tensor, second: Tensor | None, temperature: Tensor | float) -> Tensor:
@@ -115,6 +118,10 @@ def _backward(
     return grad_first, grad_second, grad_scale
 
 
+# For a compiler that meets a backward pass which was begun without it: it would let go of memory whose address alone goes on.
+_backward_apart = torch.compiler.disable(_backward)
+
+
 class _TwoViews(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor | None, scale: Tensor | None, number: float) -> Tensor:
@@ -127,6 +134,8 @@ class _TwoViews(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         first, second, scale, kept = ctx.saved_tensors
         arguments = (first, second, scale, ctx.number, kept, grad, ctx.needs_input_grad[:3])
+        if torch.compiler.is_compiling():
+            return *_backward_apart(*arguments), None
         backward = _Differentiated.apply if torch.is_grad_enabled() else _backward
         return *backward(*arguments), None
 
