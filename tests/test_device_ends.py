@@ -40,7 +40,7 @@ def nothing_left(streams):
     before = threads(), files()
     yield
     gc.collect()
-    eventually(lambda: threads() <= before[0])
+    eventually(lambda: threads() <= before[0] and files() <= before[1])
     assert threads() <= before[0] and files() <= before[1]
 
 

@@ -19,7 +19,7 @@ def nothing_looks(*inputs: Tensor | None) -> bool:
         return False
     return (
         torch._C._len_torch_dispatch_stack() == 0
-        and (torch._C._len_torch_function_stack() == 0 or _only_a_default_device())
+        and (torch._C._len_torch_function_stack() == 0 or _only_default_devices())
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._is_tracing()
         and all(x is None or _is_plain(x) for x in inputs)
@@ -31,11 +31,10 @@ def _is_plain(x: Tensor) -> bool:
     return (type(x) is Tensor or type(x) is torch.nn.Parameter) and not x.is_neg()
 
 
-def _only_a_default_device() -> bool:
-    """Whether the one mode is that of torch.set_default_device, which only new tensors without a device of their own notice."""
-    if torch._C._len_torch_function_stack() != 1:
-        return False
-    return isinstance(torch._C._get_function_stack_at(0), DeviceContext)
+def _only_default_devices() -> bool:
+    """Whether all modes are those of torch.set_default_device and the like, which only new tensors without a device notice."""
+    modes = (torch._C._get_function_stack_at(i) for i in range(torch._C._len_torch_function_stack()))
+    return all(isinstance(mode, DeviceContext) for mode in modes)
 
 
 class _Nothing:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss import _ntxent
+from fastssl.loss import _two_views
 from fastssl.loss._checks import (
     check_floats,
     check_gather,
@@ -76,8 +76,8 @@ def ntxent(
             "views of one image; write torch.cat([view0, view1])."
         )
     check_weights("ntxent", weights, z.shape[0])
-    if views == 2 and weights is None and not distributed and _ntxent.usable(z, None, temperature):
-        return _ntxent.two_views(z, None, temperature)
+    if views == 2 and weights is None and not distributed and _two_views.usable(z, None, temperature):
+        return _two_views.two_views(z, None, temperature)
     scale = inverse(temperature, z)
     row = torch.arange(z.shape[0], device=z.device)
     images = z.shape[0] // views
@@ -171,8 +171,8 @@ class NTXentLoss(nn.Module):
             if out0.requires_grad:
                 self.memory_bank.enqueue(nn.functional.normalize(out1.detach(), dim=1))
             return loss
-        if not distributed and _ntxent.usable(out0, out1, self.temperature):
-            return _ntxent.two_views(out0, out1, self.temperature)
+        if not distributed and _two_views.usable(out0, out1, self.temperature):
+            return _two_views.two_views(out0, out1, self.temperature)
         z = torch.cat([out0, out1])
         return ntxent(z, self.temperature, gather_distributed=self.gather_distributed)
 
