@@ -162,7 +162,8 @@ def _cpu_busy(seconds: float = 0.1) -> float | None:
         total, idle = times()[0] - total, times()[1] - idle
     except (OSError, ValueError, IndexError):
         return None
-    return 1 - idle / total if total else None
+    # The time spent waiting for disks may run backwards (proc(5)).
+    return min(1.0, max(0.0, 1 - idle / total)) if total > 0 else None
 
 
 def _gpu_busy(device: torch.device) -> float | None:
