@@ -1,6 +1,7 @@
 """Choosing who decodes, and moving the share at run time."""
 
 import importlib.util
+import io
 import logging
 import sys
 import types
@@ -349,3 +350,12 @@ def test_what_is_cold_does_not_count(monkeypatch, seconds, warm_up, want, taken)
     clock = Clock(monkeypatch, seconds)
     assert images_per_second(clock, CPU, warm_up) == pytest.approx(want)
     assert clock.taken == taken
+
+
+@pytest.mark.parametrize("later, busy", [("0 0 0 30 -15", 0.0), ("10 0 0 5 5", 0.5), ("0 0 0 0 0", None)])
+def test_how_busy_the_cpu_is_where_the_time_of_waiting_runs_backwards(monkeypatch, later, busy):
+    """As proc(5) says that it may."""
+    times = iter([[100] * 5, [100 + int(number) for number in later.split()]])
+    line = lambda path: io.StringIO("cpu " + " ".join(map(str, next(times))) + "\n")  # noqa: E731
+    monkeypatch.setattr(choose, "open", line, raising=False)
+    assert choose._cpu_busy(0.0) == busy

@@ -159,7 +159,8 @@ def _cpu_busy(seconds: float = 0.1) -> float | None:
     try:
         total, idle = times()
         time.sleep(seconds)
-        total, idle = times()[0] - total, times()[1] - idle
+        total_after, idle_after = times()  # of one moment
+        total, idle = total_after - total, idle_after - idle
     except (OSError, ValueError, IndexError):
         return None
     # The time spent waiting for disks may run backwards (proc(5)).
