@@ -12,7 +12,7 @@ bfloat16 where a contender's name does not say float32 or it is lightly's own; a
 host's time out of its own.
 
     python benchmarks/losses.py                on the GPU where there is one, else on the CPU
-    python benchmarks/losses.py --quick        on a GPU only the sizes with a required time; on a CPU R = 1,024
+    python benchmarks/losses.py --quick        on a GPU only the sizes of which something is required; on a CPU R = 1,024
     python benchmarks/losses.py --ours         on a GPU: fastssl alone, R = 16,384, D = 128 and 256
     python benchmarks/losses.py --device cpu
     python benchmarks/losses.py --once         one step on a GPU by fastssl and nothing else, for a profiler
@@ -139,11 +139,26 @@ def large_on_cpu() -> dict[str, Any]:
 
 
 def sizes_on_gpu(quick: bool) -> list[tuple[int, int]]:
-    """Those with a required time come first, so that a time limit loses only what came after them."""
-    required = [(16384, 128), (16384, 512)]
+    """Those of which something is required come first, so that a time limit loses only what came after them."""
+    required = [(16384, 128), (16384, 512), GPU_LARGE]
     if quick:
         return required
     return [*required, GPU_RAGGED, *((r, c) for r in GPU_ROWS for c in GPU_COLUMNS if (r, c) not in required)]
+
+
+def on_gpu(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The report is written after each size."""
+    device, records = torch.device("cuda"), list[dict[str, Any]]()
+    ours = [way for way in ways(device) if way.name == OURS]
+    contenders = ours if arguments.ours else ways(device)
+    for size in OURS_SIZES if arguments.ours else sizes_on_gpu(arguments.quick):
+        large = size == GPU_LARGE
+        rounds, slow_rounds = (3, 3) if large else (arguments.rounds, arguments.slow_rounds)
+        of = of_size(*size, device, ours if large else contenders, rounds, slow_rounds)
+        records += of
+        show(of)
+        write(records, arguments.out)
+    return records
 
 
 def once() -> None:
@@ -188,17 +203,9 @@ def main() -> None:
         show(records)
         write(records, arguments.out)
     else:
-        device, records = torch.device("cuda"), []
-        ours = [way for way in ways(device) if way.name == OURS]
-        contenders = ours if arguments.ours else ways(device)
-        for rows, columns in OURS_SIZES if arguments.ours else sizes_on_gpu(arguments.quick):
-            records += of_size(rows, columns, device, contenders, arguments.rounds, arguments.slow_rounds)
-            show(records[-2 * len(contenders) :])
-            write(records, arguments.out)
+        records = on_gpu(arguments)
         if arguments.ours:
             return
-        records += of_size(*GPU_LARGE, device, ours, 3, 3)
-        write(records, arguments.out)
     print(f"\n{loss_targets.requirements(loss_targets.measured(records))}")
 
 

@@ -232,9 +232,10 @@ def test_on_a_cpu_memory_and_the_large_batch_come_from_processes_of_their_own(mo
 
 
 def test_on_a_gpu_required_sizes_come_first() -> None:
-    assert losses.sizes_on_gpu(quick=True) == [(16384, 128), (16384, 512)]
+    required = [(16384, 128), (16384, 512), (262144, 128)]
+    assert losses.sizes_on_gpu(quick=True) == required
     sizes = losses.sizes_on_gpu(quick=False)
-    assert sizes[:2] == [(16384, 128), (16384, 512)] and len(set(sizes)) == len(sizes) == 16
+    assert sizes[:3] == required and len(set(sizes)) == len(sizes) == 17
     assert any(rows % 128 and rows // 2 % 128 for rows, _ in sizes)
     for rows, calls in ((4096, 50), (8192, 50), (16384, 32), (65536, 2), (262144, 1)):
         assert losses.steps_at_once(rows, torch.device("cuda")) == calls
