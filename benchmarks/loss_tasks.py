@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from harness import CheckFailed, Run, Task
+from harness import CheckFailed, Run, Task, exhaust
 from torch import Tensor
 
 OURS = "fastssl"
@@ -288,28 +289,44 @@ class LossTask(Task):
 
     Args:
         built: The losses built so far, by name; filled here.
-        calls: Steps that are timed together: a GPU's are short.
+        calls: Steps that are timed together, at most: a GPU's are short.
+        seconds: That they take together, or one step alone; inf: however long.
     """
 
     def __init__(
-        self, inputs: Inputs, backward: bool, contenders: Iterable[Way], built: dict[str, Loss], calls: int
+        self,
+        inputs: Inputs,
+        backward: bool,
+        contenders: Iterable[Way],
+        built: dict[str, Loss],
+        calls: int,
+        seconds: float = math.inf,
     ) -> None:
         rows, columns = inputs.shape
         device = inputs.z.device.type
         settings = {"rows": rows, "columns": columns, "pass": BOTH if backward else FORWARD, "device": device}
         settings["threads"] = torch.get_num_threads()
-        super().__init__(title(rows, columns), "rows", inputs, rows * calls, lambda _: {}, settings)
+        super().__init__(title(rows, columns), "rows", inputs, rows, lambda _: {}, settings)
         self.runs: dict[str, Run] = {}
+        self.calls: dict[str, int] = {}
         self.graphs = {way.name for way in contenders if way.graph}  # whose memory is the graph's, and not seen
         for way in contenders:
-            self._add(way, backward, built, calls)
+            self._add(way, backward, built, calls, seconds)
 
-    def _add(self, way: Way, backward: bool, built: dict[str, Loss], calls: int) -> None:
+    def _add(self, way: Way, backward: bool, built: dict[str, Loss], calls: int, seconds: float) -> None:
         @self.contender(way.name, *way.needs, slow=way.slow, check=checking(self.inputs, way, backward))
         def make(inputs: Inputs) -> Run:
             if way.name not in built:
                 built[way.name] = way.build()
-            self.runs[way.name] = steps(inputs, way, built[way.name], backward, calls)
+            count = calls
+            if seconds < math.inf:
+                one = steps(inputs, way, built[way.name], backward, 1)
+                exhaust(one())  # compiles what is to be compiled
+                began = time.perf_counter()
+                exhaust(one())
+                count = max(1, min(calls, int(seconds / (time.perf_counter() - began))))
+            self.calls[way.name] = count
+            self.runs[way.name] = steps(inputs, way, built[way.name], backward, count)
             return self.runs[way.name]
 
     def records(self, *, rounds: int, slow_rounds: int) -> list[dict[str, Any]]:
@@ -318,9 +335,11 @@ class LossTask(Task):
         for result in self.run(rounds=rounds, slow_rounds=slow_rounds):
             if result.status == "ok" and self.settings["device"] == "cuda" and result.contender not in self.graphs:
                 result.peak_mib = allocated_mib(self.runs[result.contender])
+            calls = self.calls.get(result.contender, 1)
+            result.count *= calls
             record = result.to_json()
             if "median_s" in record:
-                record["step_ms"] = 1e3 * record["median_s"] * self.settings["rows"] / self.count
+                record["step_ms"] = 1e3 * record["median_s"] / calls
             records.append(record)
             if self.settings["device"] == "cuda":
                 gc.collect()

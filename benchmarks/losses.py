@@ -24,6 +24,7 @@ import argparse
 import ctypes
 import gc
 import json
+import math
 import subprocess
 import sys
 import time
@@ -40,13 +41,9 @@ from loss_tasks import BOTH, OURS, Inputs, Loss, LossTask, Way, exact_ntxent, st
 CPU_THREADS = 2
 QUICK_SIZE = (1024, 128)
 OURS_SIZES = [(16384, 128), (16384, 256)]
-# Logits that a GPU's steps which are timed together have, at most 50 steps: so many that what the host does before the first
-# kernel, and at the end, is little of it.
-STEPS = 2**33
-
-
-def steps_at_once(rows: int, device: torch.device) -> int:
-    return 1 if device.type == "cpu" else max(1, min(50, STEPS // rows**2))
+# Of a GPU: steps that are timed together, and seconds that they take at most, so that what the host does before the first kernel,
+# and at the end, is little of it.
+STEPS, SECONDS = 50, 0.1
 
 
 def of_size(
@@ -54,9 +51,10 @@ def of_size(
 ) -> list[dict[str, Any]]:
     """The records of both passes."""
     inputs, built = Inputs.drawn(rows, columns, device), dict[str, Loss]()
+    calls, seconds = (1, math.inf) if device.type == "cpu" else (STEPS, SECONDS)
     records = []
     for backward in (False, True):
-        task = LossTask(inputs, backward, contenders, built, steps_at_once(rows, device))
+        task = LossTask(inputs, backward, contenders, built, calls, seconds)
         records += task.records(rounds=rounds, slow_rounds=slow_rounds)
     torch.compiler.reset()  # else the compiler gives up on a function that it has seen with many shapes
     return records

@@ -237,8 +237,14 @@ def test_on_a_gpu_required_sizes_come_first() -> None:
     sizes = losses.sizes_on_gpu(quick=False)
     assert sizes[:3] == required and len(set(sizes)) == len(sizes) == 17
     assert any(rows % 128 and rows // 2 % 128 for rows, _ in sizes)
-    for rows, calls in ((4096, 50), (8192, 50), (16384, 32), (65536, 2), (262144, 1)):
-        assert losses.steps_at_once(rows, torch.device("cuda")) == calls
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(math.inf, 7), (1e3, 7), (1e-9, 1)])
+def test_as_many_steps_are_timed_together_as_take_so_long(inputs: Inputs, seconds: float, calls: int) -> None:
+    task = LossTask(inputs, True, not_compiled("cpu")[:1], {}, 7, seconds)
+    (record,) = task.records(rounds=2, slow_rounds=1)
+    assert task.calls == {OURS: calls} and record["count"] == 64 * calls
+    assert record["step_ms"] == pytest.approx(1e3 * record["median_s"] / calls)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

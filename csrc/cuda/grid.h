@@ -15,6 +15,8 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
@@ -83,20 +85,35 @@ __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) run(const K
   kernel();
 }
 
+// Lets a block of this kernel have so much shared memory on the current device. Asked once for each, as it takes the host about
+// as long as a launch. Throws std::runtime_error.
+template <typename Kernel>
+void allow_shared(int bytes) {
+  constexpr int kDevices = 64;
+  static std::atomic<int> allowed[kDevices];  // bytes, of each device
+  static std::mutex asking;
+  int device = kDevices;
+  cudaError_t error = cudaGetDevice(&device);
+  const bool known = error == cudaSuccess && device < kDevices;
+  if (known && allowed[device].load(std::memory_order_acquire) >= bytes) return;
+  const std::lock_guard<std::mutex> lock(asking);
+  if (known && allowed[device].load(std::memory_order_relaxed) >= bytes) return;  // by another thread, meanwhile
+  if (error == cudaSuccess)
+    error = cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    throw std::runtime_error("asking for " + std::to_string(bytes) +
+                             " bytes of shared memory: " + cudaGetErrorString(error));
+  }
+  if (known) allowed[device].store(bytes, std::memory_order_release);
+}
+
 // Throws std::runtime_error.
 template <typename Kernel>
 void launch(const Kernel& kernel, int64_t blocks, int shared_bytes, Stream stream) {
   if (blocks <= 0) return;
   constexpr int kUnasked = 48 * 1024;  // shared memory that a block may have without asking for more
-  if (shared_bytes > kUnasked) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) {
-      cudaGetLastError();
-      throw std::runtime_error("asking for " + std::to_string(shared_bytes) +
-                               " bytes of shared memory: " + cudaGetErrorString(error));
-    }
-  }
+  if (shared_bytes > kUnasked) allow_shared<Kernel>(shared_bytes);
   run<Kernel><<<unsigned(blocks), Kernel::kThreads, size_t(shared_bytes), stream>>>(kernel);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string("launching a kernel: ") + cudaGetErrorString(error));

@@ -22,8 +22,9 @@ keep 22 bits (csrc/cuda/contrastive_tile.h). Weights are rounded relative to the
 Memory: operands, 2 bytes a number (float32: 4); sums of the gradient, 4 bytes a number and, where rows are few, up to 16
 times that; 512 bytes a row at most for sums over columns; beyond 128 dimensions and for float32, 32 or 64 MiB for
 weights.
-On an H100 or H200, float16 and bfloat16 of 65 to 128 and of 193 to 256 dimensions take kernels by wgmma
-(csrc/cuda/contrastive_wide.h); FASTSSL_WGMMA=0 in the environment takes those of other GPUs, to compare them.
+On an H100 or H200, float16 and bfloat16 of 65 to 128 and of 193 to 256 dimensions, and the products of panels' weights of
+more, take kernels by wgmma (csrc/cuda/contrastive_wide.h); FASTSSL_WGMMA=0 in the environment takes those of other GPUs, to
+compare them.
 """
 
 from __future__ import annotations
@@ -203,8 +204,9 @@ def launch(native: Callable[..., None], device: torch.device, *arguments: Any) -
     if device.type == "cpu":
         native(*arguments, -1, 0)
         return
-    stream = torch.cuda.current_stream(device).cuda_stream
-    if torch.cuda.current_device() == device.index:
+    # What torch.cuda.current_stream and current_device end in, which take the host longer to say it than a kernel's launch.
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    if torch._C._cuda_getDevice() == device.index:
         native(*arguments, device.index, stream)
         return
     with torch.cuda.device(device):

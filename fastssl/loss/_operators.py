@@ -400,7 +400,10 @@ class _Contrastive(torch.autograd.Function):
 
 def refuse_forward_mode(*inputs: Tensor | None) -> None:
     """Raises where an input has a tangent, which torch.library's operators would drop without a word."""
-    if any(x is not None and torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level < 0:  # outside of dual_level() nothing has one
+        return
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in inputs):
         raise NotImplementedError(
             "fastssl.loss: a derivative in forward mode was asked for (torch.func.jvp, torch.autograd.forward_ad); the "
             "fused losses have those of backward() only, so write the loss with torch.nn.functional.cross_entropy on "
