@@ -128,7 +128,7 @@ void bind_contrastive(py::module_& m) {
       .def_readonly("bytes", &BackwardPlan::bytes)
       .def_readonly("wide", &BackwardPlan::wide)
       .def_readonly("fused", &BackwardPlan::fused)
-      .def_readonly("wide_products", &BackwardPlan::wide_products)
+      .def_readonly("wide_panels", &BackwardPlan::wide_panels)
       .def(
           "launch",
           [](const BackwardPlan& plan, const ContrastiveJob& job, const BackwardInputs& inputs, uintptr_t grad_query,

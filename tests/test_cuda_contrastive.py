@@ -539,18 +539,18 @@ def test_wide_kernels_of_matrices_that_are_cut_like_large_ones(cuts, device):
 @pytest.mark.parametrize("device", WIDE)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("d, cuts", [(129, {}), (300, {"panel_tiles": 1}), (520, {"panel_tiles": 2})])
-def test_panels_multiplied_by_wgmma(d, cuts, dtype, device):
+def test_panels_by_wgmma(d, cuts, dtype, device):
     """Of one panel and of several, on the diagonal and beside it, for queries and keys."""
     for case in (views(160, d, dtype, 0.1), pairs(140, 300, d, dtype, 0.1), views(67, d, dtype, 0.01)):
         with kernels(wide=True):
             job, kept = _cuda._job(*case.arguments())
             plan = _C.BackwardPlan(job, _cuda.grid_of(case.query.device), True, True)
-            assert plan.wide_products and not plan.fused
+            assert plan.wide_panels and not plan.fused
             del kept
         compare(case, device, wide=True, **cuts)
 
 
-@pytest.mark.parametrize("d", [128, 256])
+@pytest.mark.parametrize("d", [128, 256, 300])
 @pytest.mark.parametrize("temperature", [0.1, 0.01])
 def test_wide_kernels_give_the_same_bits_in_every_order_of_threads(temperature, d):
     cases = views(150, d, torch.float16, temperature), pairs(100, 300, d, torch.float16, temperature)

@@ -182,6 +182,7 @@ def test_a_default_device_changes_nothing(device: str) -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch 2.11's own
 @pytest.mark.parametrize("device", HERE)
 def test_compiled_autograd_after_an_eager_forward(device: str) -> None:
     a, b = pair(40, 24, device=device)

@@ -35,9 +35,10 @@ void launch_forward(const ContrastiveJob& job, const ForwardPlan& plan, const Fo
 void launch_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                      const BackwardResults& results, void* workspace, int device, uintptr_t stream) {
   choose(device);
-  (job.split() ? backward_split
-   : plan.wide ? backward_wide
-               : backward_halves)(job, plan, inputs, results, workspace, reinterpret_cast<cudaStream_t>(stream));
+  (job.split()        ? backward_split
+   : plan.wide        ? backward_wide
+   : plan.wide_panels ? backward_wide_panels
+                      : backward_halves)(job, plan, inputs, results, workspace, reinterpret_cast<cudaStream_t>(stream));
 }
 
 void launch_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* loss, void* kept, void* workspace,
@@ -51,9 +52,10 @@ void launch_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* los
 void launch_ntxent_backward(const ContrastiveJob& job, const NtxentPlan& plan, const float* grad, void* kept,
                             const BackwardResults& results, void* workspace, int device, uintptr_t stream) {
   choose(device);
-  (job.split() ? ntxent_backward_split
-   : plan.backward.wide
-       ? ntxent_backward_wide
+  (job.split()          ? ntxent_backward_split
+   : plan.backward.wide ? ntxent_backward_wide
+   : plan.backward.wide_panels
+       ? ntxent_backward_wide_panels
        : ntxent_backward_halves)(job, plan, grad, kept, results, workspace, reinterpret_cast<cudaStream_t>(stream));
 }
 

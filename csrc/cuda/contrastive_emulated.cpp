@@ -11,9 +11,10 @@ void emulate_forward(const ContrastiveJob& job, const ForwardPlan& plan, const F
 
 void emulate_backward(const ContrastiveJob& job, const BackwardPlan& plan, const BackwardInputs& inputs,
                       const BackwardResults& results, void* workspace) {
-  (job.split() ? run_backward<Path::Split>
-   : plan.wide ? run_backward<Path::Wide>
-               : run_backward<Path::Halves>)(job, plan, inputs, results, Workspace(workspace), {});
+  (job.split()        ? run_backward<Path::Split>
+   : plan.wide        ? run_backward<Path::Wide>
+   : plan.wide_panels ? run_backward<Path::WidePanels>
+                      : run_backward<Path::Halves>)(job, plan, inputs, results, Workspace(workspace), {});
 }
 
 void emulate_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* loss, void* kept, void* workspace) {
@@ -24,9 +25,10 @@ void emulate_ntxent(const ContrastiveJob& job, const NtxentPlan& plan, float* lo
 
 void emulate_ntxent_backward(const ContrastiveJob& job, const NtxentPlan& plan, const float* grad, void* kept,
                              const BackwardResults& results, void* workspace) {
-  (job.split() ? run_ntxent_backward<Path::Split>
-   : plan.backward.wide
-       ? run_ntxent_backward<Path::Wide>
+  (job.split()          ? run_ntxent_backward<Path::Split>
+   : plan.backward.wide ? run_ntxent_backward<Path::Wide>
+   : plan.backward.wide_panels
+       ? run_ntxent_backward<Path::WidePanels>
        : run_ntxent_backward<Path::Halves>)(job, plan, grad, results, Workspace(kept), Workspace(workspace), {});
 }
 

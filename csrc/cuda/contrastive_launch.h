@@ -50,31 +50,36 @@
 //     terms, which take 64: A and B from there 48, B alone 32; with 64 keys (backward, D = 256) A and B are 32 for 32. L2 is read
 //     as by the other kernels, a row tile's keys for every 128 rows. Beyond 128 dimensions fused is 4 R^2 D operations where
 //     panels are 3, but writes no weights, and at the rates above takes less: 290 beside 342 us and the panels' way through L2.
-//     For other dimensions beyond 128 the products of panels' weights are by wgmma (WideProduct), 128 x 256 a block: 4.8 GB from
-//     L2 in place of 6.4 at D = 512.
+//     For other dimensions beyond 128 a panel's weights and their products are by wgmma (contrastive_wide_panels.h), 128 x 256 a
+//     block: of L2 at D = 512 1.6 GB in place of 2.1, and 4.8 in place of 6.4, 0.29 and 0.87 ms; of the units 0.14 and 0.29 ms.
 //
 //         kernel         threads  registers sm_90a         shared memory, KB                      blocks a multiprocessor
 //         WideForward, 2     256      128                  101: 128 queries and two times 128 keys        2
 //         WideForward, 4     256      147                  197                                            1
 //         WideFused, 2       256      251                  163: 128 queries and four times 128 keys       1
 //         WideFused, 4       256      255                  194: four times 64 keys                        1
-//         WideProduct        256      188                  193: four times 64 terms of 128 x 256          1
+//         WidePanel          256      255                  193: four times 64 numbers of 128 and 256 rows 1
+//         WideProduct        256      182                  193: four times 64 terms of 128 x 256          1
 //
 // Note [What was measured of contrastive losses]
 //     On an H100 80GB HBM3, R = 16384, NT-Xent of bfloat16, in us; 2026-11-26. Whole passes as a CUDA graph, kernels by
-//     torch's profiler, *: before the last changes to them.
+//     torch's profiler. *: by mma.sync, WideProduct excepted, which began to copy only before its products and not during them.
 //
 //                                          D = 128    D = 256    D = 512
-//         forward                              143       201*       423*
-//         forward and backward                 396       783*      2487*
-//         the same by mma.sync                 621*     1860*      2487*
-//         Forward, wgmma / mma.sync       124 / 142  161 / 214       371
-//         Fused, wgmma / mma.sync       281* / 388   502* / -     Panel 652, Product 1212*
+//         forward                              140        188       402
+//         forward and backward                 397        671      2208*
+//         both by mma.sync                     621       1860      2487
+//         Forward, wgmma / mma.sync       121 / 142  166 / 214    - / 373
+//         Fused, wgmma / mma.sync         239 / 388  449 / -      Panel 685*, Product 1212, WideProduct 1027*
+//         Finish                                22         43        92
 //
-//     So forward is 3.4 times its floor and the fused pass below twice. Of the forward pass, 560 instructions a warp and tile of
-//     64 x 128 products are left of 895 (174 us); its issue slots, matrix units and exponentials are all half empty, so that
-//     it is bound by how long a step takes a warpgroup from end to end. The asterisk of Fused: its copying thread did divisions
-//     of 64 bits in each step, for which both warpgroups waited. At D = 512 the passes read L2 as fast as it goes.
+//     So the forward pass is 3.4 times its floor at D = 128 and 2.3 at 256, the fused pass 1.6 and 1.5. Of the forward pass,
+//     560 instructions a warp and tile of 64 x 128 products are left of 895 (174 us); its issue slots, matrix units and
+//     exponentials are all half empty, so that it is bound by how long a step takes a warpgroup from end to end. At D = 512
+//     neither L2 (3.1 TB/s) nor the units (27 %) bound WideProduct: a step took 3500 clocks, of which its products are 980;
+//     hence the other order now, which no clock has seen, nor WidePanel.
+//     The host of that virtual machine needs 0.19 to 0.26 ms for both passes without launches, of which a torch.autograd.Function
+//     that does nothing is 0.13, and 11 us each for eight launches: 0.44 ms a step from Python, of which the device has 0.40.
 #pragma once
 
 #include "contrastive.h"
@@ -83,15 +88,14 @@
 #include "contrastive_loss.h"
 #include "contrastive_panels.h"
 #include "contrastive_wide.h"
-#if defined(__CUDACC__)
-#include "contrastive_parts.h"
-#endif
+#include "contrastive_wide_panels.h"
 
 namespace fastssl::cuda {
 namespace {
 
-// Which kernels multiply: of rows in float16, of rows in two parts, of rows in float16 by wgmma.
-enum class Path { Halves, Split, Wide };
+// Which kernels multiply: of rows in float16, of rows in two parts, of rows in float16 by wgmma, and, in the backward pass, of a
+// panel's weights by wgmma.
+enum class Path { Halves, Split, Wide, WidePanels };
 template <Path kPath>
 constexpr bool kIsSplit = kPath == Path::Split;
 
@@ -272,30 +276,15 @@ void run_wide(const ContrastiveJob& job, const BackwardPlan& plan, const Problem
   run_fused<Kernel, Kernel::kKeys>(job, plan, problem, workspace, Kernel::kShared, stream);
 }
 
-#if !defined(__CUDACC__)
-void multiply_panel_wide(const PanelProduct& product, grid::Stream stream) {
-  grid::launch(WideProductKernel{product}, int64_t(product.rows) * product.wide() * product.splits,
-               WideProductKernel::kShared, stream);
-}
-#endif
-
-template <bool kSplit>
-void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
-                grid::Stream stream) {
-  using Multiply = ProductKernel<kSplit>;
-  const auto wide = int32_t(blocks_of(job.padded_dimensions(), kTileRows));
-  const auto multiply = [&](const Panel& panel, const SideLayout& side, const Side& other, bool of_keys, bool add) {
+// A panel after the other: `make` makes its weights, `multiply` multiplies them, for queries or for keys, with operands of the
+// other side.
+template <typename Make, typename Multiply>
+void for_each_panel(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem,
+                    const Workspace& workspace, int depth, const Make& make, const Multiply& multiply) {
+  const auto multiply_side = [&](const Panel& panel, const SideLayout& side, const Side& other, bool of_keys,
+                                 bool add) {
     if (side.splits == 0) return;
-    if (plan.wide_products) {
-      return multiply_panel_wide(
-          {panel.weights, panel.row_bytes, of_keys ? panel.key : panel.query, of_keys ? panel.keys : panel.queries,
-           of_keys ? panel.query : panel.key, of_keys ? panel.queries : panel.keys, panel.diagonal, of_keys,
-           other.operand, job.row_bytes(), job.chunks(), workspace.floats(side.partial), side.tiles, side.splits, add},
-          stream);
-    }
-    const Product product{other.operand, workspace.floats(side.partial), side.tiles, side.splits, of_keys, add};
-    grid::launch(Multiply{panel, product, job.row_bytes(), job.chunks(), wide},
-                 int64_t(of_keys ? panel.keys : panel.queries) * wide * side.splits, Multiply::kShared, stream);
+    multiply(panel, Product{other.operand, workspace.floats(side.partial), side.tiles, side.splits, of_keys, add});
   };
   for (int32_t query = 0; query < plan.query.tiles; query += plan.panel_queries) {
     for (int32_t key = job.symmetric ? query : 0; key < plan.key.tiles; key += plan.panel_keys) {
@@ -305,15 +294,52 @@ void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Probl
       panel.key = key;
       panel.keys = core::smaller(plan.panel_keys, plan.key.tiles - key);
       panel.weights = workspace.bytes(plan.weights);
-      panel.row_bytes = int64_t(panel.keys) * kTileRows / kDepth<kSplit> * kChunkBytes;
+      panel.row_bytes = int64_t(panel.keys) * kTileRows / depth * kChunkBytes;
       panel.diagonal = job.symmetric && key == query;
-      grid::launch(PanelKernel<kSplit>{problem, pair_weights(plan.query, plan.key, workspace), panel},
-                   int64_t(panel.queries) * panel.keys, PanelKernel<kSplit>::kShared, stream);
+      make(panel);
       // The first panel of a row of them, or of a column, begins its sums; of a symmetric problem, the first row of panels does.
-      multiply(panel, plan.query, problem.key, false, job.symmetric ? query > 0 || key > 0 : key > 0);
-      if (!panel.diagonal) multiply(panel, plan.key, problem.query, true, query > 0);
+      multiply_side(panel, plan.query, problem.key, false, job.symmetric ? query > 0 || key > 0 : key > 0);
+      if (!panel.diagonal) multiply_side(panel, plan.key, problem.query, true, query > 0);
     }
   }
+}
+
+template <bool kSplit>
+void run_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem, const Workspace& workspace,
+                grid::Stream stream) {
+  const auto wide = int32_t(blocks_of(job.padded_dimensions(), kTileRows));
+  const PairWeights weights = pair_weights(plan.query, plan.key, workspace);
+  for_each_panel(
+      job, plan, problem, workspace, kDepth<kSplit>,
+      [&](const Panel& panel) {
+        using Kernel = PanelKernel<kSplit>;
+        grid::launch(Kernel{problem, weights, panel}, int64_t(panel.queries) * panel.keys, Kernel::kShared, stream);
+      },
+      [&](const Panel& panel, const Product& product) {
+        using Kernel = ProductKernel<kSplit>;
+        grid::launch(Kernel{panel, product, job.row_bytes(), job.chunks(), wide},
+                     int64_t(product.of_keys ? panel.keys : panel.queries) * wide * product.splits, Kernel::kShared,
+                     stream);
+      });
+}
+
+// A template, so that only those who call it compile its kernels.
+template <Path kPath>
+void run_wide_panels(const ContrastiveJob& job, const BackwardPlan& plan, const Problem& problem,
+                     const Workspace& workspace, grid::Stream stream) {
+  const PairWeights weights = pair_weights(plan.query, plan.key, workspace);
+  for_each_panel(
+      job, plan, problem, workspace, kDepth<false>,
+      [&](const Panel& panel) {
+        using Kernel = WidePanelKernel;
+        grid::launch(Kernel{problem, weights, panel}, Kernel::blocks(panel), Kernel::kShared, stream);
+      },
+      [&](const Panel& panel, const Product& product) {
+        using Kernel = WideProductKernel;
+        const int64_t tiles = product.of_keys ? panel.keys : panel.queries;
+        grid::launch(Kernel{panel, product, job.row_bytes(), job.chunks()},
+                     tiles * Kernel::wide(job.chunks()) * product.splits, Kernel::kShared, stream);
+      });
 }
 
 // What the gradients of a backward pass are multiplied by.
@@ -330,6 +356,8 @@ void multiply_back(const ContrastiveJob& job, const BackwardPlan& plan, const Pr
                         : run_wide<4>(job, plan, problem, workspace, stream);
   } else if constexpr (kPath == Path::Split) {
     run_panels<true>(job, plan, problem, workspace, stream);
+  } else if constexpr (kPath == Path::WidePanels) {
+    run_wide_panels<kPath>(job, plan, problem, workspace, stream);
   } else if (!plan.fused) {
     run_panels<false>(job, plan, problem, workspace, stream);
   } else if (problem.chunks == 1) {

@@ -19,6 +19,16 @@ struct Panel {
   bool diagonal;  // the same tiles of a symmetric problem: only pairs of tiles on and above the diagonal
 };
 
+struct alignas(8) FourHalves {
+  uint32_t pair[2];
+};
+// Of two fragments' rows, this lane has two numbers each. Two lanes that are neighbours exchange halves, so that each has four
+// numbers of one of them: the odd one of the second.
+FASTSSL_DEVICE void store_four(uint16_t* to, const uint32_t (&part)[2], bool odd) {
+  const auto other = uint32_t(grid::shuffle_xor(int32_t(odd ? part[0] : part[1]), 1));
+  *reinterpret_cast<FourHalves*>(to) = odd ? FourHalves{{other, part[1]}} : FourHalves{{part[0], other}};
+}
+
 // Layout   as ForwardKernel's: a block has one tile of 128 x 128 pairs.
 // Launch   a block a tile of the panel.
 template <bool kSplit>
@@ -68,7 +78,11 @@ struct PanelKernel {
     store(sums, row_tile - panel.query, column_tile - panel.key);
   }
 
-  // Two lanes that are neighbours exchange halves of two fragments, so that each has four columns of one of them.
+  // Where a row has the weight of a column; behind as many as a chunk holds of them, their remainders.
+  static FASTSSL_DEVICE int32_t at(int32_t column) {
+    return column / kDepth<kSplit> * kChunkHalves + column % kDepth<kSplit>;
+  }
+
   FASTSSL_DEVICE void store(const Sums<kSplit>& sums, int32_t row_tile, int32_t column_tile) const {
     const Lane lane = this_lane_again();
     const bool odd = lane.lane % 2;
@@ -77,7 +91,7 @@ struct PanelKernel {
       FASTSSL_UNROLL_ALL
       for (int r = 0; r < 2; ++r) {
         const int64_t row = int64_t(row_tile) * kTileRows + warp_row<kSplit>(lane) + 16 * i + 8 * r + lane.row();
-        char* const to = panel.weights + row * panel.row_bytes;
+        auto* const to = reinterpret_cast<uint16_t*>(panel.weights + row * panel.row_bytes);
         FASTSSL_UNROLL_ALL
         for (int j = 0; j < kWarpColumns<kSplit> / 8; j += 2) {
           const int32_t column =
@@ -85,27 +99,17 @@ struct PanelKernel {
           uint32_t part[2];
           FASTSSL_UNROLL_ALL
           for (int n = 0; n < 2; ++n) part[n] = grid::pack_halves(sums[i][j + n][2 * r], sums[i][j + n][2 * r + 1]);
-          store_four(to, column, 0, part, odd);
+          store_four(to + at(column), part, odd);
           if constexpr (kSplit) {
             FASTSSL_UNROLL_ALL
             for (int n = 0; n < 2; ++n)
               part[n] = grid::pack_halves(sums[i][j + n][2 * r] - grid::half_value(part[n] & 0xFFFFu),
                                           sums[i][j + n][2 * r + 1] - grid::half_value(part[n] >> 16));
-            store_four(to, column, kDepth<true>, part, odd);
+            store_four(to + at(column) + kDepth<true>, part, odd);
           }
         }
       }
     }
-  }
-
-  struct alignas(8) Four {
-    uint32_t pair[2];
-  };
-  FASTSSL_DEVICE void store_four(char* row, int32_t column, int32_t behind, const uint32_t (&part)[2], bool odd) const {
-    const auto other = uint32_t(grid::shuffle_xor(int32_t(odd ? part[0] : part[1]), 1));
-    const Four four = odd ? Four{{other, part[1]}} : Four{{part[0], other}};
-    const int32_t half = column / kDepth<kSplit> * kChunkHalves + column % kDepth<kSplit> + behind;
-    *reinterpret_cast<Four*>(row + int64_t(half) * 2) = four;
   }
 };
 

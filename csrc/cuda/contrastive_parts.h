@@ -7,10 +7,7 @@
 
 namespace fastssl::cuda {
 
-// By wgmma, for plans that say so.
-void multiply_panel_wide(const PanelProduct&, cudaStream_t);
-
-bool has_wide();  // whether forward_wide() and backward_wide() are built
+bool has_wide();  // whether what is called wide here is built
 
 void forward_halves(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);
 void forward_split(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void* workspace, cudaStream_t);
@@ -21,6 +18,8 @@ void backward_split(const ContrastiveJob&, const BackwardPlan&, const BackwardIn
                     void* workspace, cudaStream_t);
 void backward_wide(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
                    void* workspace, cudaStream_t);
+void backward_wide_panels(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
+                          void* workspace, cudaStream_t);
 void ntxent_halves(const ContrastiveJob&, const NtxentPlan&, float* loss, void* kept, void* workspace, cudaStream_t);
 void ntxent_split(const ContrastiveJob&, const NtxentPlan&, float* loss, void* kept, void* workspace, cudaStream_t);
 void ntxent_wide(const ContrastiveJob&, const NtxentPlan&, float* loss, void* kept, void* workspace, cudaStream_t);
@@ -30,5 +29,7 @@ void ntxent_backward_split(const ContrastiveJob&, const NtxentPlan&, const float
                            const BackwardResults&, void* workspace, cudaStream_t);
 void ntxent_backward_wide(const ContrastiveJob&, const NtxentPlan&, const float* grad, void* kept,
                           const BackwardResults&, void* workspace, cudaStream_t);
+void ntxent_backward_wide_panels(const ContrastiveJob&, const NtxentPlan&, const float* grad, void* kept,
+                                 const BackwardResults&, void* workspace, cudaStream_t);
 
 }  // namespace fastssl::cuda

@@ -180,10 +180,10 @@ BackwardPlan plan_backward(const ContrastiveJob& job, const GridSize& grid, bool
     plan.weights =
         places.take(int64_t(plan.panel_queries) * plan.panel_keys * kTileRows * kTileRows * 2 * (job.split() ? 2 : 1));
   }
-  plan.wide_products = grid.wide && !plan.fused && !job.split();
-  const int32_t columns_of_tile = plan.wide_products ? int32_t(PanelProduct::kColumns) : int32_t(kTileRows);
+  plan.wide_panels = grid.wide && !plan.fused && !job.split();
+  const int32_t columns_of_tile = plan.wide_panels ? int32_t(kWideColumns) : int32_t(kTileRows);
   const int64_t wide = up(job.padded_dimensions(), columns_of_tile);  // tiles of a row's gradient
-  const int64_t product_slots = plan.wide_products ? int64_t(grid.multiprocessors) : slots;
+  const int64_t product_slots = plan.wide_panels ? int64_t(grid.multiprocessors) : slots;
   const auto share = [&](SideLayout& side, const SideLayout& other, int32_t panel, int32_t panel_of_other) {
     side.splits = plan.fused ? best_share(side.tiles, int64_t(other.tiles) * (kTileRows / keys), slots, 256.0 / keys)
                              : best_share(panel * wide, int64_t(panel_of_other) * 2, product_slots, 4);

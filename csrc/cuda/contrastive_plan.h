@@ -81,25 +81,8 @@ struct SideLayout {
   int32_t splits = 0;  // backward: sums of the gradient that are added up at the end
 };
 
-// A panel's weights times operands, by wgmma (WideProductKernel), for the queries or for the keys of the panel.
-struct PanelProduct {
-  static constexpr int kColumns = 256;  // dimensions of a block
-
-  const char* weights;  // of the panel, row by row, as an operand
-  int64_t weights_row_bytes;
-  int32_t first, rows;  // tiles of this side that the panel has, and of the other one
-  int32_t first_other, others;
-  bool diagonal;  // of a symmetric problem: below the diagonal, weights are those above it
-  bool across;    // this side's weights are columns
-  const char* operand;  // of the other side
-  int64_t row_bytes;
-  int32_t chunks;  // of an operand's row
-  float* partial;  // (splits, tiles * kTileRows, dimensions)
-  int32_t tiles, splits;
-  bool add;  // to what is there
-
-  int32_t wide() const { return (chunks * kChunkHalves + kColumns - 1) / kColumns; }
-};
+// Keys, or dimensions, that a block of the wide panels' kernels has (contrastive_wide_panels.h).
+constexpr int kWideColumns = 256;
 
 struct ForwardPlan {
   SideLayout query, key;
@@ -120,7 +103,7 @@ struct BackwardPlan {
   SideLayout query, key;
   bool fused = false, newer = false;
   bool wide = false;  // as of a ForwardPlan; always fused
-  bool wide_products = false;  // a panel's weights are multiplied by wgmma
+  bool wide_panels = false;  // a panel's weights are made and multiplied by wgmma
   int32_t steps = 0;
   // Otherwise weights of panel_queries x panel_keys tiles are stored as float16 and multiplied from there.
   int32_t panel_queries = 0, panel_keys = 0;

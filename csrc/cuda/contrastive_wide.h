@@ -1,4 +1,5 @@
-// The products of the contrastive kernels by wgmma and bulk copies, for float16 operands of 128 and 256 padded dimensions.
+// The products of the contrastive kernels by wgmma and bulk copies, for float16 operands of 128 and 256 padded dimensions; those
+// of other dimensions beyond 128 are in contrastive_wide_panels.h.
 //
 // Part of contrastive_launch.h; compute capability 9.0 alone. What is computed, and in which order it is added up, is
 // ForwardKernel's and FusedKernel's; how products and copies are waited for is in wide.h, Note [Wide products].
@@ -63,6 +64,38 @@ FASTSSL_DEVICE void mask_pairs(const Problem& problem, const Tile& at, const Wid
       const int32_t row = first_row + lane.row() + 8 * r;
       const bool here = kKeysAreRows ? allowed(problem, at, column, row) : allowed(problem, at, row, column);
       mask[r] |= uint32_t(here) << i;
+    }
+  }
+}
+
+// Of two columns side by side.
+struct alignas(8) TwoWeights {
+  float v[2];
+};
+
+// Makes weights of a thread's products with kColumns keys (Note [Weights]); `column_weight`: of its first two columns and on.
+template <int kColumns>
+FASTSSL_DEVICE void weigh_pairs(const Problem& problem, const PairWeights& own, const WideLane& lane, const Tile& at,
+                                const float (&row_weight)[2], const TwoWeights* column_weight,
+                                float (&products)[kColumns / 2]) {
+  if (own.logits.constant && !at.masked()) {
+    FASTSSL_UNROLL_ALL
+    for (int i = 0; i < kColumns / 2; ++i)
+      products[i] = own.plain(products[i], row_weight[i / 2 % 2], column_weight[i / 4 * 4].v[i % 2]);
+  } else {
+    uint32_t mask[2];
+    mask_pairs<kColumns>(problem, at, lane, mask);
+    const int32_t query = at.row + lane.row();
+    const float row_shift[2] = {own.row_shift[query], own.row_shift[query + 8]};
+    FASTSSL_UNROLL_ALL
+    for (int i = 0; i < kColumns / 2; ++i) {
+      if (i % 4 == 0) grid::warp_barrier();
+      const int column = i / 4 * 8 + i % 2, r = i / 2 % 2;
+      const float v = own.logits.constant
+                          ? own.plain(products[i], row_weight[r], column_weight[column / 2].v[i % 2])
+                          : own.shifted(products[i], row_weight[r], row_shift[r], column_weight[column / 2].v[i % 2],
+                                        own.column_shift[at.column + lane.column() + column]);
+      products[i] = mask[r] >> (i / 4 * 2 + i % 2) & 1u ? v : 0;
     }
   }
 }
@@ -570,37 +603,13 @@ struct WideFusedKernel : FusedWork {
     return at;
   }
 
-  // Weights of two columns side by side.
-  struct alignas(8) ColumnWeights {
-    float v[2];
-  };
-
   // Weights of the products, as the fragments of A that they are of the second product.
   FASTSSL_DEVICE void pair_up(const Memory& memory, const PairWeights& own, const WideLane& lane, const Tile& at,
                               const float (&row_weight)[2], Products& products, Pairs& pairs, uint32_t step) const {
     const auto* const column_weight =
-        reinterpret_cast<const ColumnWeights*>(memory.at(Memory::kOthersAt + step % kStages * kWeightBytes)) +
+        reinterpret_cast<const TwoWeights*>(memory.at(Memory::kOthersAt + step % kStages * kWeightBytes)) +
         lane.column() / 2;
-    if (own.logits.constant && !at.masked()) {
-      FASTSSL_UNROLL_ALL
-      for (int i = 0; i < kKeys / 2; ++i)
-        products[i] = own.plain(products[i], row_weight[i / 2 % 2], column_weight[i / 4 * 4].v[i % 2]);
-    } else {
-      uint32_t mask[2];
-      mask_pairs<kKeys>(problem, at, lane, mask);
-      const int32_t query = at.row + lane.row();
-      const float row_shift[2] = {own.row_shift[query], own.row_shift[query + 8]};
-      FASTSSL_UNROLL_ALL
-      for (int i = 0; i < kKeys / 2; ++i) {
-        if (i % 4 == 0) grid::warp_barrier();
-        const int column = i / 4 * 8 + i % 2, r = i / 2 % 2;
-        const float v = own.logits.constant
-                            ? own.plain(products[i], row_weight[r], column_weight[column / 2].v[i % 2])
-                            : own.shifted(products[i], row_weight[r], row_shift[r], column_weight[column / 2].v[i % 2],
-                                          own.column_shift[at.column + lane.column() + column]);
-        products[i] = mask[r] >> (i / 4 * 2 + i % 2) & 1u ? v : 0;
-      }
-    }
+    weigh_pairs<kKeys>(problem, own, lane, at, row_weight, column_weight, products);
     FASTSSL_UNROLL_ALL
     for (int i = 0; i < kKeys / 4; ++i) pairs[i / 4][i % 4] = grid::pack_halves(products[2 * i], products[2 * i + 1]);
   }
@@ -615,134 +624,6 @@ struct WideFusedKernel : FusedWork {
         FASTSSL_UNROLL_ALL
         for (int e = 0; e < 2; ++e)
           to[8 * j + e] = (add ? to[8 * j + e] : 0) + gradient[j / 16][j % 16 * 4 + 2 * r + e];
-      }
-    }
-  }
-};
-
-// As ProductKernel, of a panel's weights with float16 operands, 128 rows and 256 dimensions a block: of the L2 cache, which bounds
-// it, three quarters are read of what 128 x 128 need.
-//
-// Launch   row tiles * dimension tiles * splits blocks of 8 warps; a warpgroup has 64 rows, 128 sums a thread.
-// Layout   a step is 64 terms of the sums, the weights' and the operands' rows of them; what is copied for it by all threads is
-//          published before the barrier behind which products read it.
-struct WideProductKernel {
-  static constexpr int kThreads = kWideThreads, kBlocks = 1;
-  static constexpr int kTerms = kChunkHalves, kStages = 4, kSteps = kTileRows / kTerms;  // steps: of a tile
-  static constexpr int kParts = PanelProduct::kColumns / kChunkHalves;  // chunks of an operand's row
-  static constexpr uint32_t kBlock = kTerms * kChunkBytes, kStage = kTileBytes + kParts * kBlock;
-  static constexpr int kShared = int(kStages * kStage + kAtomBytes);
-
-  using Sums = float[PanelProduct::kColumns / kTileRows][kTileRows / 2];
-
-  PanelProduct product;
-
-  struct Place {
-    int32_t tile, part, split;  // tile: counted from the panel's first
-  };
-  FASTSSL_DEVICE Place place() const {
-    const auto block = int32_t(grid::block());
-    const int32_t parts = (product.chunks + kParts - 1) / kParts;
-    return {block / product.splits / parts, block / product.splits % parts, block % product.splits};
-  }
-  static FASTSSL_DEVICE uint32_t stage(int32_t step) {
-    const uint32_t base = (grid::shared_base() + kAtomBytes - 1) / kAtomBytes * kAtomBytes;
-    return base + uint32_t(step) % kStages * kStage;
-  }
-  // Whether the weights of a step are columns.
-  FASTSSL_DEVICE bool is_across(int32_t tile, int32_t step) const {
-    return product.across || (product.diagonal && step / kSteps < tile);
-  }
-
-  FASTSSL_DEVICE void operator()() const {
-    const Place at = place();
-    const int32_t steps = product.others * kSteps;
-    const auto begin = int32_t(int64_t(steps) * at.split / product.splits);
-    const auto end = int32_t(int64_t(steps) * (at.split + 1) / product.splits);
-    Sums sums;
-    FASTSSL_UNROLL_ALL
-    for (int i = 0; i < PanelProduct::kColumns / 2; ++i) sums[i / (kTileRows / 2)][i % (kTileRows / 2)] = 0;
-    for (int32_t step = begin; step < begin + kStages - 1; ++step) copy(at, step, end);
-    int32_t step = begin;
-    FASTSSL_UNROLL(1)
-    for (; step < end && is_across(at.tile, step); ++step) add_step<true>(at, step, end, sums);
-    FASTSSL_UNROLL(1)
-    for (; step < end; ++step) add_step<false>(at, step, end, sums);
-    store(at, sums);
-  }
-
-  template <bool kAcross>
-  FASTSSL_DEVICE void add_step(const Place& at, int32_t step, int32_t end, Sums& sums) const {
-    grid::wait_copies<kStages - 2>();
-    grid::publish_shared();
-    grid::barrier();  // all threads' copies are there, and nobody reads the stage before
-    copy(at, step + kStages - 1, end);
-    const auto group = uint32_t(wide_lane().group());
-    const uint32_t left = stage(step), right = left + kTileBytes;
-    // Weights: 64 rows of 64 terms, or 64 terms of 64 rows.
-    const uint64_t a = kAcross ? grid::matrix_across(left + group * kBlock, kBlock)
-                               : grid::matrix_along(left + group * kGroupRows * kChunkBytes);
-    const uint64_t b = grid::matrix_across(right, kBlock);
-    grid::pin(sums);
-    grid::fence_products();
-    FASTSSL_UNROLL_ALL
-    for (int k = 0; k < kTerms / 16; ++k) {
-      const uint32_t along = uint32_t(k) * 32 / 16, across = uint32_t(k) * 16 * kChunkBytes / 16;
-      FASTSSL_UNROLL_ALL
-      for (int n = 0; n < PanelProduct::kColumns / kTileRows; ++n)
-        grid::multiply_terms<kAcross>(sums[n], a + (kAcross ? across : along),
-                                      b + across + uint32_t(n) * kTileRows / kChunkHalves * kBlock / 16);
-    }
-    grid::commit_products();
-    grid::wait_products();
-    grid::pin(sums);
-  }
-
-  // Begins to copy a step's weights and operands, all threads together; behind the last step, nothing.
-  FASTSSL_DEVICE void copy(const Place& at, int32_t step, int32_t end) const {
-    if (step < end) {
-      const uint32_t left = stage(step), right = left + kTileBytes;
-      if (is_across(at.tile, step)) {
-        const char* const from = product.weights + int64_t(step) * kTerms * product.weights_row_bytes +
-                                 int64_t(at.tile) * kSteps * kChunkBytes;
-        FASTSSL_UNROLL_ALL
-        for (int c = 0; c < kSteps; ++c)
-          load_chunk<kTerms, kThreads>(left + uint32_t(c) * kBlock, from + c * kChunkBytes, product.weights_row_bytes);
-      } else {
-        const char* const from =
-            product.weights + int64_t(at.tile) * kTileRows * product.weights_row_bytes + int64_t(step) * kChunkBytes;
-        load_chunk<kTileRows, kThreads>(left, from, product.weights_row_bytes);
-      }
-      const char* const rows =
-          product.operand + (int64_t(product.first_other) * kTileRows + int64_t(step) * kTerms) * product.row_bytes;
-      FASTSSL_UNROLL_ALL
-      for (int c = 0; c < kParts; ++c) {
-        const int32_t chunk = at.part * kParts + c;
-        if (chunk < product.chunks)
-          load_chunk<kTerms, kThreads>(right + uint32_t(c) * kBlock, rows + chunk * kChunkBytes, product.row_bytes);
-      }
-    }
-    grid::commit_copies();
-  }
-
-  struct alignas(8) Pair {
-    float value[2];
-  };
-  FASTSSL_DEVICE void store(const Place& at, const Sums& sums) const {
-    const WideLane lane = wide_lane();
-    const int32_t dimensions = product.chunks * kChunkHalves, first = at.part * PanelProduct::kColumns;
-    const int64_t rows = (int64_t(at.split) * product.tiles + product.first + at.tile) * kTileRows;
-    FASTSSL_UNROLL_ALL
-    for (int r = 0; r < 2; ++r) {
-      float* const to = product.partial + (rows + lane.row() + 8 * r) * dimensions;
-      FASTSSL_UNROLL_ALL
-      for (int j = 0; j < PanelProduct::kColumns / 8; ++j) {
-        const int32_t column = first + 8 * j + lane.column();
-        if (column >= dimensions) continue;
-        Pair* const pair = reinterpret_cast<Pair*>(to + column);
-        const Pair before = product.add ? *pair : Pair{{0, 0}};
-        *pair = {{before.value[0] + sums[j / 16][j % 16 * 4 + 2 * r],
-                  before.value[1] + sums[j / 16][j % 16 * 4 + 2 * r + 1]}};
       }
     }
   }

@@ -10,15 +10,22 @@ namespace {
 }  // namespace
 
 bool has_wide() { return false; }
-void multiply_panel_wide(const PanelProduct&, cudaStream_t) { fail(); }
 void forward_wide(const ContrastiveJob&, const ForwardPlan&, const ForwardResults&, void*, cudaStream_t) { fail(); }
 void backward_wide(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&, void*,
                    cudaStream_t) {
   fail();
 }
+void backward_wide_panels(const ContrastiveJob&, const BackwardPlan&, const BackwardInputs&, const BackwardResults&,
+                          void*, cudaStream_t) {
+  fail();
+}
 void ntxent_wide(const ContrastiveJob&, const NtxentPlan&, float*, void*, void*, cudaStream_t) { fail(); }
 void ntxent_backward_wide(const ContrastiveJob&, const NtxentPlan&, const float*, void*, const BackwardResults&, void*,
                           cudaStream_t) {
+  fail();
+}
+void ntxent_backward_wide_panels(const ContrastiveJob&, const NtxentPlan&, const float*, void*, const BackwardResults&,
+                                 void*, cudaStream_t) {
   fail();
 }
 
