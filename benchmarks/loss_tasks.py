@@ -290,7 +290,7 @@ class LossTask(Task):
     Args:
         built: The losses built so far, by name; filled here.
         calls: Steps that are timed together, at most: a GPU's are short.
-        seconds: That they take together, or one step alone; inf: however long.
+        seconds: That they are to take together, by one step's time, which says that and nothing else; inf: however long.
     """
 
     def __init__(
@@ -307,8 +307,8 @@ class LossTask(Task):
         settings = {"rows": rows, "columns": columns, "pass": BOTH if backward else FORWARD, "device": device}
         settings["threads"] = torch.get_num_threads()
         super().__init__(title(rows, columns), "rows", inputs, rows, lambda _: {}, settings)
-        self.runs: dict[str, Run] = {}
-        self.calls: dict[str, int] = {}
+        self.single: dict[str, Run] = {}  # one step of each contender
+        self.at_once: dict[str, int] = {}  # steps of each that are timed together
         self.graphs = {way.name for way in contenders if way.graph}  # whose memory is the graph's, and not seen
         for way in contenders:
             self._add(way, backward, built, calls, seconds)
@@ -318,24 +318,18 @@ class LossTask(Task):
         def make(inputs: Inputs) -> Run:
             if way.name not in built:
                 built[way.name] = way.build()
-            count = calls
-            if seconds < math.inf:
-                one = steps(inputs, way, built[way.name], backward, 1)
-                exhaust(one())  # compiles what is to be compiled
-                began = time.perf_counter()
-                exhaust(one())
-                count = max(1, min(calls, int(seconds / (time.perf_counter() - began))))
-            self.calls[way.name] = count
-            self.runs[way.name] = steps(inputs, way, built[way.name], backward, count)
-            return self.runs[way.name]
+            one = steps(inputs, way, built[way.name], backward, 1)
+            count = calls if seconds == math.inf else max(1, min(calls, int(seconds / seconds_of(one))))
+            self.at_once[way.name], self.single[way.name] = count, one
+            return steps(inputs, way, built[way.name], backward, count)
 
     def records(self, *, rounds: int, slow_rounds: int) -> list[dict[str, Any]]:
         """As `run`, with the time of one step, and on a GPU the memory that a step allocates at most."""
         records = []
         for result in self.run(rounds=rounds, slow_rounds=slow_rounds):
             if result.status == "ok" and self.settings["device"] == "cuda" and result.contender not in self.graphs:
-                result.peak_mib = allocated_mib(self.runs[result.contender])
-            calls = self.calls.get(result.contender, 1)
+                result.peak_mib = allocated_mib(self.single[result.contender])
+            calls = self.at_once.get(result.contender, 1)
             result.count *= calls
             record = result.to_json()
             if "median_s" in record:
@@ -345,6 +339,14 @@ class LossTask(Task):
                 gc.collect()
                 torch.cuda.empty_cache()
         return records
+
+
+def seconds_of(run: Run) -> float:
+    """Of a second call; the first one compiles what is to be compiled."""
+    exhaust(run())
+    began = time.perf_counter()
+    exhaust(run())
+    return time.perf_counter() - began
 
 
 def allocated_mib(run: Run) -> float:

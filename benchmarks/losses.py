@@ -12,7 +12,7 @@ bfloat16 where a contender's name does not say float32 or it is lightly's own; a
 host's time out of its own.
 
     python benchmarks/losses.py                on the GPU where there is one, else on the CPU
-    python benchmarks/losses.py --quick        on a GPU only the sizes of which something is required; on a CPU R = 1,024
+    python benchmarks/losses.py --quick        on a GPU R = 16,384, D = 128 and 512, and R = 262,144; on a CPU R = 1,024
     python benchmarks/losses.py --ours         on a GPU: fastssl alone, R = 16,384, D = 128 and 256
     python benchmarks/losses.py --device cpu
     python benchmarks/losses.py --once         one step on a GPU by fastssl and nothing else, for a profiler
@@ -41,8 +41,8 @@ from loss_tasks import BOTH, OURS, Inputs, Loss, LossTask, Way, exact_ntxent, st
 CPU_THREADS = 2
 QUICK_SIZE = (1024, 128)
 OURS_SIZES = [(16384, 128), (16384, 256)]
-# Of a GPU: steps that are timed together, and seconds that they take at most, so that what the host does before the first kernel,
-# and at the end, is little of it.
+# Of a GPU: steps that are timed together at most, and the seconds that they are to take, so that what the host does before the
+# first kernel, and at the end, is little of it.
 STEPS, SECONDS = 50, 0.1
 
 
@@ -137,11 +137,11 @@ def large_on_cpu() -> dict[str, Any]:
 
 
 def sizes_on_gpu(quick: bool) -> list[tuple[int, int]]:
-    """Those of which something is required come first, so that a time limit loses only what came after them."""
-    required = [(16384, 128), (16384, 512), GPU_LARGE]
+    """Those of which a time is required, and the largest, come first, so that a time limit loses only what came after them."""
+    first = [(16384, 128), (16384, 512), GPU_LARGE]
     if quick:
-        return required
-    return [*required, GPU_RAGGED, *((r, c) for r in GPU_ROWS for c in GPU_COLUMNS if (r, c) not in required)]
+        return first
+    return [*first, GPU_RAGGED, *((r, c) for r in GPU_ROWS for c in GPU_COLUMNS if (r, c) not in first)]
 
 
 def on_gpu(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -152,9 +152,9 @@ def on_gpu(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for size in OURS_SIZES if arguments.ours else sizes_on_gpu(arguments.quick):
         large = size == GPU_LARGE
         rounds, slow_rounds = (3, 3) if large else (arguments.rounds, arguments.slow_rounds)
-        of = of_size(*size, device, ours if large else contenders, rounds, slow_rounds)
-        records += of
-        show(of)
+        found = of_size(*size, device, ours if large else contenders, rounds, slow_rounds)
+        records += found
+        show(found)
         write(records, arguments.out)
     return records
 

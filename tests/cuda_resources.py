@@ -44,6 +44,7 @@ class Resources:
         local_accesses: Instructions for local memory.
         doubles: Instructions in double precision, of which many GPUs make 1/64 as many as of single.
         products: Of the matrix units, 16 x 16 by 16 x 8 numbers each; a warp's part of a wgmma is several.
+        waits: For products by wgmma. Where the compiler cannot keep them apart from other work, it waits for each of them.
     """
 
     registers: int
@@ -56,6 +57,7 @@ class Resources:
     local_accesses: int = 0
     doubles: int = 0
     products: int = 0
+    waits: int = 0
     instructions: int = 0
 
 
@@ -115,6 +117,8 @@ def add_instructions(text: str, to: Resources) -> None:
             to.doubles += count
         elif name == "HMMA" and "16816" in parts:
             to.products += count
+        elif name == "WARPGROUP" and "DEPBAR" in parts:
+            to.waits += count
         elif name == "HGMMA":
             to.products += count * sum(int(found[1]) // 8 for part in parts if (found := WIDE_SHAPE.fullmatch(part)))
 
@@ -221,7 +225,7 @@ def differences(report: Report, stored: Report) -> list[str]:
             was, where = stored[kernel].get(arch), f"{kernel}, sm_{arch}"
             if was is None:
                 continue
-            for name in ("registers", "shared", "generic", "doubles"):
+            for name in ("registers", "shared", "generic", "doubles", "waits"):
                 if getattr(now, name) > getattr(was, name):
                     found.append(f"{where}: {name} {getattr(was, name)} -> {getattr(now, name)}")
             if now.products < was.products:

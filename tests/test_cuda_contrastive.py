@@ -510,20 +510,22 @@ def test_wide_kernels_of_every_size(temperature, n, m, d, device):
 
 
 @pytest.mark.parametrize("device", WIDE)
+@pytest.mark.parametrize("d", [80, 300])
 @pytest.mark.parametrize("temperature", [0.07, 0.01])
-def test_wide_kernels_with_ids_of_any_order(temperature, device):
+def test_wide_kernels_with_ids_of_any_order(temperature, d, device):
     draw = torch.Generator().manual_seed(6)
     query_ids = torch.randint(-3, 3, (150,), generator=draw) * 2**40
     key_ids = torch.randint(-3, 3, (140,), generator=draw) * 2**40
-    case = make(150, 140, 80, torch.float16, temperature, query_ids=query_ids, key_ids=key_ids, columns=True)
+    case = make(150, 140, d, torch.float16, temperature, query_ids=query_ids, key_ids=key_ids, columns=True)
     compare(case, device, wide=True)
-    compare(make(150, None, 80, torch.float16, temperature, query_ids=query_ids), device, wide=True)
+    compare(make(150, None, d, torch.float16, temperature, query_ids=query_ids), device, wide=True)
 
 
 @pytest.mark.parametrize("device", WIDE)
-def test_wide_kernels_with_rows_that_are_not_normalized(device):
+@pytest.mark.parametrize("d", [72, 300])
+def test_wide_kernels_with_rows_that_are_not_normalized(d, device):
     for query, key in ((True, False), (False, False)):
-        case = make(70, 150, 72, torch.float16, 2.0, normalize_query=query, normalize_key=key, positive=3, columns=True)
+        case = make(70, 150, d, torch.float16, 2.0, normalize_query=query, normalize_key=key, positive=3, columns=True)
         compare(case, device, wide=True)
 
 

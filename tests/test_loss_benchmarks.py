@@ -232,19 +232,44 @@ def test_on_a_cpu_memory_and_the_large_batch_come_from_processes_of_their_own(mo
 
 
 def test_on_a_gpu_required_sizes_come_first() -> None:
-    required = [(16384, 128), (16384, 512), (262144, 128)]
-    assert losses.sizes_on_gpu(quick=True) == required
+    timed = {(t.rows, t.columns) for t in loss_targets.TARGETS if t.device == "cuda" and t.measure in ("time", "speed")}
+    quick = losses.sizes_on_gpu(quick=True)
+    assert set(quick) == {*timed, loss_targets.GPU_LARGE}
     sizes = losses.sizes_on_gpu(quick=False)
-    assert sizes[:3] == required and len(set(sizes)) == len(sizes) == 17
+    assert sizes[:3] == quick and len(set(sizes)) == len(sizes) == 17
+    assert {(t.rows, t.columns) for t in loss_targets.TARGETS if t.device == "cuda"} <= set(sizes)
     assert any(rows % 128 and rows // 2 % 128 for rows, _ in sizes)
 
 
-@pytest.mark.parametrize(("seconds", "calls"), [(math.inf, 7), (1e3, 7), (1e-9, 1)])
-def test_as_many_steps_are_timed_together_as_take_so_long(inputs: Inputs, seconds: float, calls: int) -> None:
+@pytest.mark.parametrize(("seconds", "calls"), [(math.inf, 7), (100.0, 7), (1.0, 4), (1e-9, 1)])
+def test_as_many_steps_are_timed_together_as_take_so_long(
+    inputs: Inputs, seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_tasks, "seconds_of", lambda run: 0.25)
     task = LossTask(inputs, True, not_compiled("cpu")[:1], {}, 7, seconds)
     (record,) = task.records(rounds=2, slow_rounds=1)
-    assert task.calls == {OURS: calls} and record["count"] == 64 * calls
+    assert task.at_once == {OURS: calls} and record["count"] == 64 * calls
     assert record["step_ms"] == pytest.approx(1e3 * record["median_s"] / calls)
+
+
+def test_memory_is_that_of_one_step_however_many_are_timed(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def counting(*views: Tensor) -> Tensor:
+        begun.append(1)
+        return loss_tasks.fastssl_loss()(*views)
+
+    def steps_of(run: Any) -> float:
+        before = len(begun)
+        for _ in run():
+            pass
+        return float(len(begun) - before)
+
+    monkeypatch.setattr(loss_tasks, "allocated_mib", steps_of)
+    task = LossTask(inputs, True, [Way("counting", torch.float32, lambda: counting)], {}, 5)
+    task.settings["device"] = "cuda"  # where memory is torch's to tell
+    (record,) = task.records(rounds=1, slow_rounds=1)
+    assert record["status"] == "ok" and record["peak_mib"] == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -51,7 +51,7 @@
 //     as by the other kernels, a row tile's keys for every 128 rows. Beyond 128 dimensions fused is 4 R^2 D operations where
 //     panels are 3, but writes no weights, and at the rates above takes less: 290 beside 342 us and the panels' way through L2.
 //     For other dimensions beyond 128 a panel's weights and their products are by wgmma (contrastive_wide_panels.h), 128 x 256 a
-//     block: of L2 at D = 512 1.6 GB in place of 2.1, and 4.8 in place of 6.4, 0.29 and 0.87 ms; of the units 0.14 and 0.29 ms.
+//     block: of L2 at D = 512 1.6 GB in place of 2.1, and 3.2 in place of 4.3, 0.29 and 0.59 ms; of the units 0.14 and 0.29 ms.
 //
 //         kernel         threads  registers sm_90a         shared memory, KB                      blocks a multiprocessor
 //         WideForward, 2     256      128                  101: 128 queries and two times 128 keys        2
@@ -76,7 +76,7 @@
 //     So the forward pass is 3.4 times its floor at D = 128 and 2.3 at 256, the fused pass 1.6 and 1.5. Of the forward pass,
 //     560 instructions a warp and tile of 64 x 128 products are left of 895 (174 us); its issue slots, matrix units and
 //     exponentials are all half empty, so that it is bound by how long a step takes a warpgroup from end to end. At D = 512
-//     neither L2 (3.1 TB/s) nor the units (27 %) bound WideProduct: a step took 3500 clocks, of which its products are 980;
+//     neither L2 (3.1 TB/s) nor the units (28 %) bound WideProduct: a step took 3600 clocks, of which its products are 1024;
 //     hence the other order now, which no clock has seen, nor WidePanel.
 //     The host of that virtual machine needs 0.19 to 0.26 ms for both passes without launches, of which a torch.autograd.Function
 //     that does nothing is 0.13, and 11 us each for eight launches: 0.44 ms a step from Python, of which the device has 0.40.
@@ -332,7 +332,8 @@ void run_wide_panels(const ContrastiveJob& job, const BackwardPlan& plan, const 
       job, plan, problem, workspace, kDepth<false>,
       [&](const Panel& panel) {
         using Kernel = WidePanelKernel;
-        grid::launch(Kernel{problem, weights, panel}, Kernel::blocks(panel), Kernel::kShared, stream);
+        grid::launch(Kernel{problem, weights, panel}, int64_t(panel.queries) * Kernel::wide(panel.keys),
+                     Kernel::kShared, stream);
       },
       [&](const Panel& panel, const Product& product) {
         using Kernel = WideProductKernel;

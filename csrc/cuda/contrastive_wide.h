@@ -1,5 +1,5 @@
-// The products of the contrastive kernels by wgmma and bulk copies, for float16 operands of 128 and 256 padded dimensions; those
-// of other dimensions beyond 128 are in contrastive_wide_panels.h.
+// The products of the contrastive kernels by wgmma and bulk copies, for float16 operands of 128 and 256 padded dimensions; the
+// backward pass of other dimensions beyond 128 is in contrastive_wide_panels.h.
 //
 // Part of contrastive_launch.h; compute capability 9.0 alone. What is computed, and in which order it is added up, is
 // ForwardKernel's and FusedKernel's; how products and copies are waited for is in wide.h, Note [Wide products].

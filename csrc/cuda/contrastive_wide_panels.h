@@ -6,9 +6,10 @@
 //
 // Note [Wide panels]
 //     A block has 128 rows and 256 columns, of which two warpgroups have 64 rows each, 128 sums a thread: of the L2 cache,
-//     which bounds both kernels, three quarters are read of what 128 x 128 need. All threads copy a step's rows and columns, 64
+//     three quarters are read of what 128 x 128 need. All threads copy a step's rows and columns, 64
 //     numbers of each, to one of four stages, three steps ahead. They do so while the units make a step's products: the stage
-//     that is filled is that of the step before, behind whose products the barrier stands.
+//     that is filled is that of the step before, behind whose products the barrier stands. Where there are fewer than 256 columns,
+//     products are made of what happens to lie there, and thrown away.
 #pragma once
 
 #include "contrastive_panels.h"
@@ -19,6 +20,11 @@ namespace {
 
 static_assert(kWideColumns == 2 * kTileRows);
 using WideSums = float[kWideColumns / kTileRows][kTileRows / 2];
+
+FASTSSL_DEVICE void clear(WideSums& sums) {
+  FASTSSL_UNROLL_ALL
+  for (int i = 0; i < kWideColumns / 2; ++i) sums[i / (kTileRows / 2)][i % (kTileRows / 2)] = 0;
+}
 
 // Stages of a step each: of 128 rows a chunk, 16 KB, and behind it what makes 256 columns.
 struct WideStages {
@@ -77,20 +83,20 @@ struct WidePanelKernel {
   PairWeights weights;
   Panel panel;
 
-  static int64_t blocks(const Panel& panel) { return int64_t(panel.queries) * ((panel.keys + kTiles - 1) / kTiles); }
+  // Blocks beside each other.
+  FASTSSL_HD int32_t wide(int32_t keys) { return (keys + kTiles - 1) / kTiles; }
 
   FASTSSL_DEVICE void operator()() const {
     const auto block = int32_t(grid::block());
-    const int32_t wide = (panel.keys + kTiles - 1) / kTiles;
-    const int32_t row_tile = panel.query + block / wide,
-                  first = block % wide * kTiles;  // first: counted from the panel's
+    const int32_t blocks_wide = wide(panel.keys);
+    const int32_t row_tile = panel.query + block / blocks_wide,
+                  first = block % blocks_wide * kTiles;  // first: counted from the panel's
     const int32_t column_tile = panel.key + first, there = core::smaller(kTiles, panel.keys - first);
     if (panel.diagonal && column_tile + there <= row_tile) return;
     const char* const rows = problem.query.operand + int64_t(row_tile) * kTileRows * problem.row_bytes;
     const char* const columns = problem.key.operand + int64_t(column_tile) * kTileRows * problem.row_bytes;
     WideSums sums;
-    FASTSSL_UNROLL_ALL
-    for (int i = 0; i < kWideColumns / 2; ++i) sums[i / (kTileRows / 2)][i % (kTileRows / 2)] = 0;
+    clear(sums);
     const auto copy = [&](int32_t chunk) {
       const uint32_t to = WideStages::at(chunk);
       load_chunk<kTileRows, kThreads>(to, rows + chunk * kChunkBytes, problem.row_bytes);
@@ -168,11 +174,12 @@ struct WideProductKernel {
   int64_t row_bytes;
   int32_t chunks;  // of an operand's row
 
-  static int32_t wide(int32_t chunks) { return (chunks + kParts - 1) / kParts; }
+  // Blocks beside each other.
+  FASTSSL_HD int32_t wide(int32_t chunks) { return (chunks + kParts - 1) / kParts; }
 
   FASTSSL_DEVICE void operator()() const {
     const auto block = int32_t(grid::block());
-    const int32_t parts = (chunks + kParts - 1) / kParts, split = block % product.splits;
+    const int32_t parts = wide(chunks), split = block % product.splits;
     const int32_t tile = block / product.splits / parts, part = block / product.splits % parts;
     const int32_t steps = (product.of_keys ? panel.queries : panel.keys) * kSteps;
     const auto begin = int32_t(int64_t(steps) * split / product.splits);
@@ -180,8 +187,7 @@ struct WideProductKernel {
     const char* const operand =
         product.operand + int64_t(product.of_keys ? panel.query : panel.key) * kTileRows * row_bytes;
     WideSums sums;
-    FASTSSL_UNROLL_ALL
-    for (int i = 0; i < kWideColumns / 2; ++i) sums[i / (kTileRows / 2)][i % (kTileRows / 2)] = 0;
+    clear(sums);
     // The weights of the first steps are columns: those below the diagonal, or all.
     const int32_t below = product.of_keys ? end : panel.diagonal ? tile * kSteps : begin;
     const int32_t along = core::larger(begin, core::smaller(below, end));

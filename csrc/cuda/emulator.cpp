@@ -298,6 +298,7 @@ void copy_async(uint32_t to, const void* from) {
   if (reinterpret_cast<uintptr_t>(from) % 16 != 0)
     throw std::logic_error("a copy from an address that is no multiple of 16");
   char* const memory = shared_at(to, 16);
+  check_nobody_reads(to);
   std::memset(memory, 0xFF, 16);  // nobody may still read what was there
   machine->fibers[size_t(machine->current)].open.push_back({memory, static_cast<const char*>(from)});
 }

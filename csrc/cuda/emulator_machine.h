@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -61,6 +62,7 @@ struct WideProduct {
 };
 struct WideState {
   std::vector<WideProduct> open, committed;
+  std::bitset<256> atoms;  // of 1024 bytes of shared memory, that these read; of a warp's first lane
   std::map<float*, std::vector<float>> sums;  // what they are, of registers that show no number meanwhile
   bool fenced = false;
   size_t products = 0;  // that this thread has begun in this block
@@ -121,6 +123,8 @@ bool is_over(Machine& m, uint32_t mbarrier, uint32_t phase);
 [[noreturn]] void report_stall(const Machine& m);
 // Before a block, and after it, when nothing may be under way.
 void begin_wide(Machine& m);
+// Before a thread copies 16 bytes there.
+void check_nobody_reads(uint32_t to);
 void end_wide(const Machine& m);
 
 }  // namespace fastssl::cuda::emulator

@@ -123,7 +123,7 @@ void check_not_read(const WideProduct& product, uint32_t to, uint32_t bytes) {
 }
 
 // Lanes of a warp begin and end products together: one stands for all.
-void check_nobody_reads(uint32_t to, uint32_t bytes) {
+void check_nobody_reads_any(uint32_t to, uint32_t bytes) {
   for (size_t i = 0; i < machine->fibers.size(); i += kWarp) {
     const WideState& wide = machine->fibers[i].wide;
     for (const WideProduct& product : wide.open) check_not_read(product, to, bytes);
@@ -272,9 +272,15 @@ void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t mbarrier)
       if (overlap(to, bytes, copy.to, copy.bytes)) wrong("a bulk copy to where another one is under way");
     }
   }
-  check_nobody_reads(to, bytes);
+  check_nobody_reads_any(to, bytes);
   std::memset(shared_at(to, bytes), 0xFF, bytes);
   barrier.copies.push_back({to, static_cast<const char*>(from), bytes});
+}
+
+void check_nobody_reads(uint32_t to) {
+  for (size_t i = 0; i < machine->fibers.size(); i += kWarp) {
+    if (machine->fibers[i].wide.atoms.test(to / kAtom)) wrong("a copy to what products under way still read");
+  }
 }
 
 void join_warp() { exchange(nullptr, 0); }
@@ -299,6 +305,7 @@ void wait_products() {
   yield(State::AtProducts);
   for (const WideProduct& product : wide.committed) make(wide, product);
   wide.committed.clear();
+  wide.atoms.reset();
   wide.fenced = false;
   give_back(wide);
   join_warp();
@@ -344,6 +351,11 @@ void multiply_wide(float* sums, int columns, const uint32_t* left, uint64_t left
       const uint32_t pair = given(lane / 4 * 4 + k % 8 / 2, k / 8 * 2 + r);
       product.rows[size_t(r)][size_t(k)] = halves()[pair >> 16 * (k % 2) & 0xFFFFu];
     }
+  }
+  if (lane == 0) {
+    for (const uint32_t atom : atoms_of(product.right, transposed, columns)) wide.atoms.set(atom / kAtom);
+    if (left == nullptr)
+      for (const uint32_t atom : atoms_of(product.left, left_transposed, 64)) wide.atoms.set(atom / kAtom);
   }
   wide.open.push_back(product);
 }

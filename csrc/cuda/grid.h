@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) run(const K
 }
 
 // Lets a block of this kernel have so much shared memory on the current device. Asked once for each, as it takes the host about
-// as long as a launch. Throws std::runtime_error.
+// as long as a launch: torch never resets a device, nor leaves its primary context. Throws std::runtime_error.
 template <typename Kernel>
 void allow_shared(int bytes) {
   constexpr int kDevices = 64;

@@ -365,6 +365,25 @@ void check_copies_and_products() {
   CHECK(has(run(true, true), "still read"));
 }
 
+// Threads copy behind the beginning of products, to where these read and to where they do not.
+void check_copies_of_threads_and_products() {
+  const auto run = [](uint32_t to) {
+    return said(kGroup, [=] {
+      float sums[32];
+      grid::fence_products();
+      grid::multiply_wide(sums, grid::matrix_along(kFirst), grid::matrix_along(kFirst + 8192), false);
+      grid::commit_products();
+      grid::copy_async(to + uint32_t(emulator::thread()) * 16, kFrom);
+      grid::commit_copies();
+      grid::wait_products();
+      grid::wait_copies<0>();
+    });
+  };
+  CHECK(run(kFirst + 16384).empty());
+  CHECK(has(run(kFirst), "still read"));
+  CHECK(has(run(kFirst + 8192), "still read"));
+}
+
 }  // namespace
 
 void test_cuda_wide() {
@@ -376,4 +395,5 @@ void test_cuda_wide() {
   check_wrong_products();
   check_copies();
   check_copies_and_products();
+  check_copies_of_threads_and_products();
 }

@@ -23,7 +23,7 @@ Memory: operands, 2 bytes a number (float32: 4); sums of the gradient, 4 bytes a
 times that; 512 bytes a row at most for sums over columns; beyond 128 dimensions and for float32, 32 or 64 MiB for
 weights.
 On an H100 or H200, float16 and bfloat16 of 65 to 128 and of 193 to 256 dimensions, and the backward pass of others beyond
-128, take kernels by wgmma (csrc/cuda/contrastive_wide.h); FASTSSL_WGMMA=0 in the environment takes those of other GPUs, to
+128, take kernels by wgmma (csrc/cuda/contrastive_wide*.h); FASTSSL_WGMMA=0 in the environment takes those of other GPUs, to
 compare them.
 """
 
