@@ -356,6 +356,10 @@ def test_what_is_cold_does_not_count(monkeypatch, seconds, warm_up, want, taken)
 def test_how_busy_the_cpu_is_where_the_time_of_waiting_runs_backwards(monkeypatch, later, busy):
     """As proc(5) says that it may."""
     times = iter([[100] * 5, [100 + int(number) for number in later.split()]])
-    line = lambda path: io.StringIO("cpu " + " ".join(map(str, next(times))) + "\n")  # noqa: E731
+
+    def line(path: str) -> io.StringIO:
+        assert path == "/proc/stat"
+        return io.StringIO("cpu " + " ".join(map(str, next(times))) + "\n")
+
     monkeypatch.setattr(choose, "open", line, raising=False)
     assert choose._cpu_busy(0.0) == busy
