@@ -17,6 +17,7 @@ import fastssl
 from fastssl import Loader, recipes
 from fastssl.data import BytesCollate, ImageFolder, Source
 from fastssl.pipelines import device as pipeline
+from fastssl.pipelines.balance import Balance
 
 RECIPE = recipes.simclr(16)
 
@@ -234,8 +235,11 @@ def test_the_share_goes_where_there_is_time(streams):
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_wait_is_none_while_the_device_has_work(streams, busy):
-    """A host that is ahead of its device waits for batches that come in time; then the device need not decode."""
+def test_a_wait_is_none_while_the_device_has_work(streams, monkeypatch, busy):
+    """A host that is ahead of its device waits for batches that come in time; then the device need not decode.
+
+    Looked at is what the balance is told, not what it makes of that: who is behind depends on what else the machine does.
+    """
 
     class Slow(Pictures):
         def fetch(self, index):
@@ -254,12 +258,21 @@ def test_a_wait_is_none_while_the_device_has_work(streams, busy):
                 return mark
             return types.SimpleNamespace(query=lambda: not busy, synchronize=mark.synchronize)
 
+    waits = []
+    note = Balance.note
+
+    def noting(self, seconds, waited, *others):
+        waits.append(waited)
+        note(self, seconds, waited, *others)
+
+    monkeypatch.setattr(Balance, "note", noting)
     loader = Loader(Slow(60), RECIPE, batch_size=10, epochs=5, threads=1)
     loader = on_host(loader, SlowDecoder(streams), 0.5, Consumer(), balanced=True)
     consume(loader, streams)
     told = loader.stats()
-    assert told["wait_seconds"] > 0.1
-    assert told["decoding"]["share"] == 0.0 if busy else told["decoding"]["share"] > 0.5
+    assert told["wait_seconds"] > 0.1 and len(waits) == 29
+    assert sum(waits) == 0.0 if busy else sum(waits) > 0.1
+    assert told["decoding"]["share"] == 0.0 or not busy
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -74,7 +74,7 @@ class ArraySource(Source):
         return str(index) if self.filenames is None else self.filenames[index]
 
     def targets_of(self, indices: Tensor) -> Tensor:
-        return self.targets[indices]
+        return torch.from_numpy(self.targets.numpy()[indices.numpy()])  # numpy: Note [Torch's threads]
 
     def filenames_of(self, indices: Tensor) -> list[str]:
         names = self.filenames

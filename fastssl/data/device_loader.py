@@ -265,7 +265,7 @@ class _Pass(Making):
 
     def _submit(self, flight: Flight, which: Sequence[int], positions: list[int], repeat: int, leave: int = 0) -> Any:
         """Starts these samples of the batch on their way to their positions; no positions: 0, 1, 2 ..."""
-        indices = flight.indices[list(which)]
+        indices = torch.from_numpy(flight.indices.numpy()[which])  # numpy: Note [Torch's threads]
         return self._engine.submit(
             indices=indices.data_ptr(),
             count=len(indices),
@@ -283,7 +283,8 @@ class _Pass(Making):
         batch: EncodedBatch = flight.more.batch
         places = (indices - flight.indices[0]).tolist()
         filenames = batch.filenames or [str(index) for index in indices.tolist()]
-        return batch.targets[places], [filenames[place] for place in places]
+        targets = torch.from_numpy(batch.targets.numpy()[places])  # numpy: Note [Torch's threads]
+        return targets, [filenames[place] for place in places]
 
     def _fault(self, flight: Flight, position: int, reason: str) -> Fault:
         batch: EncodedBatch = flight.more.batch

@@ -484,7 +484,8 @@ class Making(Iterator[Batch]):
             else:
                 indices[position] = self._replace(flight, position, fault)
         kept = [i for i in range(len(indices)) if i not in dropped]
-        self._kept(indices[kept].tolist())
+        numbers = indices.tolist()
+        self._kept([numbers[position] for position in kept])
         self._tally.images += len(kept)
         targets, filenames = self._describe(flight, indices)
         batch = Batch(

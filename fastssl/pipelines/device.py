@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,12 @@ __all__ = ["Decodings", "DevicePipeline", "Gathered"]
 
 # What a forked child has of its parent's device. There it can be neither used nor let go of.
 _inherited: list[Any] = []
+
+# Note [Torch's threads]
+# What torch does on the CPU to more than some thousand numbers it does on threads of OpenMP, one for each core, and when they are
+# done they spin for some milliseconds before they sleep. An index of torch's once a batch, for which they have nothing to do, kept
+# seven cores of sixteen busy so, and took them from decoding. So there are no such calls between one batch and the next: what is
+# copied here numpy copies. tests/test_torch_threads.py looks for them.
 
 _ALIGN = 256
 # Of the first blocks, before any batch was seen: bytes for an image.
@@ -175,7 +182,7 @@ class DevicePipeline:
         decoded = [(p, *image[:-1]) for p, image in decodings.images.items() if p in wanted]
         for form in dict.fromkeys(forms):  # one call for all views of one form
             which = [v for v in range(len(forms)) if forms[v] == form]
-            drawn = plan[:, which].contiguous()
+            drawn = _of_views(plan, which)
             prepared = _C.prepare_gathered(
                 native,
                 list(positions),
@@ -233,7 +240,7 @@ class DevicePipeline:
     def upload(self, tensor: Tensor) -> Tensor:
         """Within `stream()`: a tensor of the host, on the device; the host may let go of it."""
         staged = self.streams.staging(tensor.nbytes)
-        staged.copy_(tensor.contiguous().view(-1).view(torch.uint8))
+        np.copyto(staged.numpy(), tensor.contiguous().view(-1).view(torch.uint8).numpy())  # Note [Torch's threads]
         return self.streams.copy(staged).view(tensor.dtype).view(tensor.shape)
 
     def mark(self) -> Event:
@@ -258,6 +265,13 @@ class DevicePipeline:
 
 def _round_up(size: int) -> int:
     return (size + _ALIGN - 1) // _ALIGN * _ALIGN
+
+
+def _of_views(plan: Tensor, which: Sequence[int]) -> Tensor:
+    """The part of a plan, (B, V, fields), that says these views; Note [Torch's threads]."""
+    if len(which) == plan.shape[1]:
+        return plan.contiguous()
+    return torch.from_numpy(np.take(plan.numpy(), which, axis=1))
 
 
 def _part(block: Tensor, address: int, size: int) -> Tensor:
