@@ -16,12 +16,17 @@
 # running, since time on a GPU is dear; it does fail the check.
 #
 # Reads PYTHON, VENV, JPEG_ROOT (a libjpeg-turbo outside the system's folders), DATA (photographs for the benchmarks), CIFAR (the
-# folder of CIFAR-10), LOADER_THREADS (of decode and stall, "16 4"; what is beyond the machine's cores is left out), LOSSES (options
-# of losses.py, such as --quick), SMALL (options of gpu_small.py, such as --only losses), FASTSSL_CUDA_ARCHS (default: the GPU's own), FASTSSL_COMMIT (where the repository at hand is not that of the code),
-# and OUT (a folder that gets copies of the results).
+# folder of CIFAR-10), LOADER_THREADS (of decode and stall, "16 4"; what is beyond the machine's cores is left out), LOSSES and STALL
+# (options of losses.py and stall.py, such as --quick), SMALL (options of gpu_small.py, such as --only losses), FASTSSL_CUDA_ARCHS
+# (default: the GPU's own), FASTSSL_COMMIT (where the repository at hand is not that of the code), and OUT (a folder that gets
+# copies of the results).
+#
+# Where time is short: LIMIT (seconds for all of it; what is under way then is ended, what is left is said, and both fail the check)
+# and JOBS (processes that the tests run in, by pytest-xdist; beside them, what losses and stall are to compile is compiled).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} venv=${VENV:-.venv} parts=${PART:-build tests losses bench decode stall sanitize suite}
+limit=${LIMIT:-} jobs=${JOBS:-}
 modules="torch torchvision numpy timm tqdm PIL setuptools pybind11 pytest pytest_benchmark hypothesis scipy"
 
 for part in $parts; do
@@ -30,6 +35,26 @@ for part in $parts; do
     *) echo "gpu-check: PART=$part is none of build, tests, losses, bench, decode, stall, sanitize, suite, profile" >&2 && exit 2 ;;
   esac
 done
+for number in $limit $jobs; do
+  case $number in
+    *[!0-9]* | 0) echo "gpu-check: LIMIT=$limit JOBS=$jobs: each must be a whole number, or empty" >&2 && exit 2 ;;
+  esac
+done
+
+run() { # a command, for as long as LIMIT allows
+  if [ -z "$limit" ]; then
+    "$@"
+    return
+  fi
+  local left=$((limit - SECONDS)) failed=0
+  if [ "$left" -lt 5 ]; then
+    echo "gpu-check: no time left for: $*" >&2
+    return 1
+  fi
+  timeout -k 5 "$left" "$@" || failed=$?
+  [ "$failed" != 124 ] && [ "$failed" != 137 ] || echo "gpu-check: LIMIT=$limit ended: $*" >&2
+  return "$failed"
+}
 
 lacks() { # what the Python given lacks, and what the machine lacks
   "$1" - $modules <<'PY' || echo "a working '$1'"
@@ -51,6 +76,10 @@ if [ -n "$missing" ]; then
   python=$venv/bin/python
 fi
 python=$(command -v "$python")
+if [ -n "$jobs" ] && ! "$python" -c "import xdist" 2>/dev/null; then
+  echo "gpu-check: JOBS=$jobs needs pytest-xdist, which $python lacks: install it, or leave JOBS out" >&2
+  exit 1
+fi
 PYTHON=$python bash .ci/system-packages
 export PATH="$(dirname "$python"):$PATH" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 if [ -n "${JPEG_ROOT:-}" ]; then
@@ -75,17 +104,27 @@ PY
 }
 
 tests() {
-  FASTSSL_REQUIRE_CUDA=1 FASTSSL_TEST_DEVICES=cuda "$python" -m pytest tests/test_cuda*.py \
-    -k "not order_of_threads and not every_size_of_gpu and not cut_like_large"
+  local failed=0 ahead=()
+  if [ -n "$jobs" ]; then
+    case " $parts " in *" losses "*) ahead+=("--losses=${LOSSES:-}") ;; esac
+    case " $parts " in *" stall "*) ahead+=(--stall) ;; esac
+  fi
+  if [ "${#ahead[@]}" != 0 ]; then
+    run "$python" benchmarks/compile_ahead.py "${ahead[@]}" &
+  fi
+  FASTSSL_REQUIRE_CUDA=1 FASTSSL_TEST_DEVICES=cuda run "$python" -m pytest tests/test_cuda*.py ${jobs:+-n "$jobs" -p no:benchmark} \
+    -k "not order_of_threads and not every_size_of_gpu and not cut_like_large" || failed=$?
+  wait # for what is compiled: it must not run beside a benchmark
+  return "$failed"
 }
 
 suite() {
-  FASTSSL_REQUIRE_CUDA=1 "$python" -m pytest --ignore-glob='*/tests/test_cuda*.py'
+  FASTSSL_REQUIRE_CUDA=1 run "$python" -m pytest --ignore-glob='*/tests/test_cuda*.py' ${jobs:+-n "$jobs" -p no:benchmark}
 }
 
 losses() {
   local failed=0
-  "$python" benchmarks/losses.py ${LOSSES:-} --out "$state/losses.json" || failed=$?
+  run "$python" benchmarks/losses.py ${LOSSES:-} --out "$state/losses.json" || failed=$?
   gather || failed=$?
   wgmma || failed=$?
   return "$failed"
@@ -95,11 +134,11 @@ losses() {
 wgmma() {
   [ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)" = 9.0 ] || return 0
   local value failed=0
-  FASTSSL_WGMMA=0 FASTSSL_REQUIRE_CUDA=1 FASTSSL_TEST_DEVICES=cuda timeout -k 10 200 "$python" -m pytest tests/test_cuda_contrastive.py \
+  FASTSSL_WGMMA=0 FASTSSL_REQUIRE_CUDA=1 FASTSSL_TEST_DEVICES=cuda run timeout -k 10 200 "$python" -m pytest tests/test_cuda_contrastive.py ${jobs:+-n "$jobs" -p no:benchmark} \
     -k "not order_of_threads and not every_size_of_gpu and not cut_like and not environment and not wide" || failed=$?
   for value in 0 1; do
     echo "gpu-check: FASTSSL_WGMMA=$value"
-    FASTSSL_WGMMA=$value timeout -k 10 100 "$python" benchmarks/losses.py --ours --out "$state/wgmma-$value.report" || failed=$?
+    FASTSSL_WGMMA=$value run timeout -k 10 100 "$python" benchmarks/losses.py --ours --out "$state/wgmma-$value.report" || failed=$?
     [ -z "${OUT:-}" ] || cp "$state/wgmma-$value.report" "$OUT/losses-wgmma-$value.json"
   done
   return "$failed"
@@ -108,28 +147,28 @@ wgmma() {
 # Joined after each, so that a time limit loses only what came after it.
 bench() {
   local failed=0
-  "$python" benchmarks/gpu_views.py ${DATA:+--data "$DATA"} ${CIFAR:+--cifar "$CIFAR"} --out "$state/gpu_views.json" || failed=$?
+  run "$python" benchmarks/gpu_views.py ${DATA:+--data "$DATA"} ${CIFAR:+--cifar "$CIFAR"} --out "$state/gpu_views.json" || failed=$?
   gather || failed=$?
-  "$python" benchmarks/masks.py --out "$state/masks.json" || failed=$?
+  run "$python" benchmarks/masks.py --out "$state/masks.json" || failed=$?
   gather || failed=$?
-  "$python" -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds \
+  run "$python" -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,iqr,rounds \
     --benchmark-json "$state/micro.json" || failed=$?
   gather || failed=$?
-  "$python" benchmarks/views.py --quick ${DATA:+--data "$DATA"} ${CIFAR:+--cifar "$CIFAR"} --out "$state/views.json" || failed=$?
+  run "$python" benchmarks/views.py --quick ${DATA:+--data "$DATA"} ${CIFAR:+--cifar "$CIFAR"} --out "$state/views.json" || failed=$?
   gather || failed=$?
   return "$failed"
 }
 
 decode() {
   local failed=0
-  "$python" benchmarks/gpu_decode.py --quick --threads ${LOADER_THREADS:-16 4} ${DATA:+--data "$DATA"} --out "$state/gpu_decode.json" || failed=$?
+  run "$python" benchmarks/gpu_decode.py --quick --threads ${LOADER_THREADS:-16 4} ${DATA:+--data "$DATA"} --out "$state/gpu_decode.json" || failed=$?
   gather || failed=$?
   return "$failed"
 }
 
 stall() {
   local failed=0
-  "$python" benchmarks/stall.py --quick --threads ${LOADER_THREADS:-16 4} ${DATA:+--data "$DATA"} --out "$state/stall.json" || failed=$?
+  run "$python" benchmarks/stall.py ${STALL:---quick} --threads ${LOADER_THREADS:-16 4} ${DATA:+--data "$DATA"} --out "$state/stall.json" || failed=$?
   gather || failed=$?
   return "$failed"
 }
@@ -146,7 +185,7 @@ sanitize() {
   local tool failed=0
   for tool in memcheck racecheck initcheck; do
     echo "gpu-check: compute-sanitizer --tool $tool, begun $(date +%T)"
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 run timeout 300 compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
       "$python" benchmarks/gpu_small.py ${SMALL:-} >"$state/$tool.log" 2>&1 || failed=$?
     awk 'NR <= 40 { print } { last[NR % 5] = $0 } END { for (i = NR - 4; i <= NR; ++i) if (i > 40) print last[i % 5] }' "$state/$tool.log"
     [ -z "${OUT:-}" ] || cp "$state/$tool.log" "$OUT/"
@@ -168,7 +207,7 @@ profile() {
 kernels() { # name, title, benchmark and its options
   local file=$state/$1.ncu title=$2 failed=0
   shift 2
-  ncu --csv --print-units base --clock-control none --target-processes all --kernel-name-base demangled \
+  run ncu --csv --print-units base --clock-control none --target-processes all --kernel-name-base demangled \
     --kernel-name regex:fastssl --metrics "$("$python" benchmarks/gpu_stages.py --metrics)" \
     "$python" "benchmarks/$1" "${@:2}" >"$file" || failed=$?
   echo "$title:"

@@ -46,6 +46,7 @@ MOST_LOST = 0.02  # of the time, to data
 MOST_MEMORY_MIB = 2048  # of the device, that the Loader takes for batches of 256
 RESIDENT = "resident"
 STEP_CYCLES = 100_000_000  # of a GPU's clock: about 60 ms
+NETWORK, BATCH, SIZE = "resnet50", 256, 224
 FILES = 16_384  # that the folder holds, so that an epoch is long for everyone: links to the images, over and over
 
 
@@ -259,9 +260,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[16, 4], help="of the loaders (16 4)")
     parser.add_argument("--seconds", type=float, help="for which each contender is timed (10)")
     parser.add_argument("--rounds", type=int, help="how often (3)")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--size", type=int, default=224, help="of the views")
-    parser.add_argument("--network", choices=("resnet50", "small"), default="resnet50")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--size", type=int, default=SIZE, help="of the views")
+    parser.add_argument("--network", choices=("resnet50", "small"), default=NETWORK)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--files", type=int, default=FILES, help="that the folder is made to hold")

@@ -165,8 +165,31 @@ def test_gpu_check_knows_its_parts(wrong: str):
     assert "PART=nonsense is none of" in done.stderr
 
 
+@pytest.mark.parametrize("wrong", ["LIMIT=soon", "JOBS=0", "JOBS=-2"])
+def test_gpu_check_takes_whole_numbers(wrong: str):
+    command = ["env", wrong, "bash", str(BENCHMARKS / "gpu-check.sh")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"{wrong.split('=')[0]}={wrong.split('=')[1]}" in done.stderr
+
+
+def test_gpu_check_keeps_to_its_limit(tmp_path):
+    """Of 1 s nothing is left for any part; what there was no time for is said, and the check fails."""
+    for name in ("nvidia-smi", "nvcc"):
+        (tmp_path / name).write_text("#!/bin/sh\necho a GPU\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    environment |= {"LIMIT": "1", "PART": "tests decode"}
+    command = ["bash", str(BENCHMARKS / "gpu-check.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "no time left for: " in done.stderr and "gpu_decode.py" in done.stderr
+    assert "gpu-check: failed: tests decode" in done.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_it_says_so():
-    done = subprocess.run([sys.executable, BENCHMARKS / "gpu_views.py"], capture_output=True, text=True)
+@pytest.mark.parametrize("command", ["gpu_views.py", "compile_ahead.py"])
+def test_without_a_gpu_it_says_so(command):
+    done = subprocess.run([sys.executable, BENCHMARKS / command], capture_output=True, text=True)
     assert done.returncode == 1
     assert "torch finds none here" in done.stderr

@@ -27,8 +27,6 @@ from fastssl.pipelines.streams import indexed
 
 __all__ = ["DaliDecoder", "why_not_dali_on"]
 
-# What DALI's messages say when memory of the device, or pinned memory, has run out: its errors have no type of their own.
-
 
 @functools.lru_cache
 def why_not_dali_on(device: torch.device) -> str | None:
