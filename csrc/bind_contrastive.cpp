@@ -1,20 +1,13 @@
 // Contrastive sums, as fastssl/loss/_cuda.py sees them.
-#include "bind_contrastive.h"
+#include "bind.h"
 
 #include <cstdint>
 
 #include "cuda/contrastive.h"
 
-namespace py = pybind11;
-
 namespace fastssl {
 
 namespace {
-
-template <typename T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // NT-Xent of two views: rows that lie side by side, or those of each view. What depends on their number, width and type
 // alone is computed once.

@@ -1,5 +1,5 @@
 // Masks, as fastssl/ops/masks.py sees them.
-#include "bind_masks.h"
+#include "bind.h"
 
 #include <tuple>
 #include <utility>
@@ -9,16 +9,9 @@
 #include "cpu/masks.h"
 #include "cuda/masks.h"
 
-namespace py = pybind11;
-
 namespace fastssl {
 
 namespace {
-
-template <typename T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // Who draws. device: of the GPU; -1 for its kernels, emulated on the host; -2 for the host itself.
 struct MaskExecutor {

@@ -1,4 +1,4 @@
-# The native module as Python sees it; csrc/bindings.cpp. Addresses are those of tensors' memory.
+# The native module as Python sees it; csrc/bind*.cpp. Addresses are those of tensors' memory.
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
