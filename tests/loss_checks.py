@@ -49,13 +49,17 @@ def assert_exact_within(
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the largest number of elements of any tensor that an operation returned."""
+    """Remembers the largest number of elements of any tensor that an operation returned, beside those `given`."""
 
     elements = 0
+
+    def __init__(self, *given: Tensor) -> None:
+        super().__init__()
+        self._given = {tensor.data_ptr() for tensor in given}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self._given:
                 self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
         return result

@@ -15,7 +15,21 @@ from loss_cases import rows
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastssl.loss import _operators, _sigmoid, _tiles, info_nce, ntxent
+from fastssl.loss import (
+    _operators,
+    _sigmoid,
+    _tiles,
+    co2,
+    dcl,
+    dclw,
+    densecl,
+    detcon_b,
+    detcon_s,
+    directclr,
+    info_nce,
+    macl,
+    ntxent,
+)
 from fastssl.loss._operators import Sums, contrastive_sums
 
 
@@ -197,13 +211,10 @@ def test_operators_keep_their_contracts(
     torch.library.opcheck(_operators._contrastive, (*leaves, *arguments))
     row_sums, positives, column_sums, kept = _operators._contrastive(*tensors, *arguments)
     tests = ("test_schema", "test_faketensor")
-    if keep and _operators._keeps_means(query, key):
+    if keep:
         backward = (query, scale, normalize_query, kept, row_sums)
         torch.library.opcheck(_operators._means_backward, backward, test_utils=tests)
         return
-    if keep:  # a copy of the keys
-        assert torch.equal(kept, key)
-        key = kept
     options = (query_ids, key_ids, positive, columns, normalize_query, normalize_key)
     values = (row_sums, column_sums, row_sums, positives, column_sums)
     for needs in ((True, key is not None), (True, False), (False, key is not None), (False, False)):
@@ -277,14 +288,47 @@ def test_no_tensor_is_larger_than_a_tile_or_the_rows(scale: float, monkeypatch: 
 
 def test_backward_keeps_the_rows_and_a_few_numbers_a_row() -> None:
     kept: list[Tensor] = []
-    z, bank = rows(64, 8).requires_grad_(), rows(500, 8, seed=1)
+    z = rows(64, 8).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         ntxent(z, 0.1)
     assert max(x.numel() for x in kept) == 64 * 8
     assert sum(x.numel() for x in kept if x.numel() == 64 * 8) == 64 * 8
     assert any(x.data_ptr() == z.data_ptr() for x in kept)  # not a copy
     assert sum(x.numel() for x in kept if x.dim() < 2) <= 8 * 64
-    kept.clear()
+
+
+MASKS = torch.zeros(4, 1, dtype=torch.int64)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # torch.func's own
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: co2(x, y),
+        lambda x, y: co2(x, y, bank=rows(5, 4, seed=3)),
+        lambda x, y: macl(torch.cat([x, y])),
+        lambda x, y: dcl(torch.cat([x, y])),
+        lambda x, y: dclw(torch.cat([x, y])),
+        lambda x, y: directclr(torch.cat([x, y]), 3),
+        lambda x, y: detcon_s(x[:, None], y[:, None], MASKS, MASKS),
+        lambda x, y: detcon_b(x[:, None], y[:, None], y[:, None], x[:, None], MASKS, MASKS),
+        lambda x, y: densecl(x[:, None], y[:, None], x[:, None], y[:, None], rows(5, 4, seed=3)),
+    ],
+    ids=["co2", "co2 of a bank", "macl", "dcl", "dclw", "directclr", "detcon_s", "detcon_b", "densecl"],
+)
+def test_no_loss_drops_a_derivative_in_forward_mode(loss: Callable[..., Tensor]) -> None:
+    x, y = rows(4, 4), rows(4, 4, seed=1)
+    loss(x, y)
+    for inputs, call in ((x, lambda x: loss(x, y)), (y, lambda y: loss(x, y))):
+        with pytest.raises(NotImplementedError, match="forward mode"):
+            torch.func.jvp(call, (inputs,), (torch.ones_like(inputs),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("device", devices_and_kernels())
+def test_backward_keeps_nothing_of_a_bank(device: str, dtype: torch.dtype) -> None:
+    kept: list[Tensor] = []
+    z, bank = rows(64, 8, dtype, device=device).requires_grad_(), rows(500, 8, seed=1, device=device)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         info_nce(z[:32], z[32:], bank, 0.1)
     assert max(x.numel() for x in kept) == 32 * 8  # queries, keys and means: nothing of the bank

@@ -75,11 +75,20 @@ def test_rows_of_zeros_and_of_any_length_are_searched() -> None:
     assert nearest_neighbours(torch.zeros(1, 2), bank).similarity.item() == 0
 
 
-def test_similarities_with_the_whole_bank_are_never_stored() -> None:
-    query, bank = rows(1500, 16), rows(20_000, 16)
-    with LargestTensor() as largest:
+@pytest.mark.parametrize("count", [1, 8, 256, 1500])
+@pytest.mark.parametrize("tile", ["CPU_TILE", "GPU_TILE"])
+def test_similarities_with_the_whole_bank_are_never_stored(
+    count: int, tile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a copy of it; few queries are no reason to store all of theirs."""
+    monkeypatch.setattr(nn_memory_bank, "CPU_TILE", getattr(nn_memory_bank, tile))
+    query, bank = rows(count, 16), rows(65_536, 16)
+    with LargestTensor(query, bank) as largest:
         nearest_neighbours(query, bank, k=5)
-    assert largest.elements <= max(nn_memory_bank.CPU_TILE, bank.numel()) < len(query) * len(bank) / 50
+    of_bank = nn_memory_bank.ROWS_AT_ONCE * bank.shape[1]
+    most = max(of_bank, count * 16, min(count, 1024) * nn_memory_bank.ROWS_AT_ONCE)
+    assert largest.elements <= most
+    assert of_bank < bank.numel() and min(count, 1024) * nn_memory_bank.ROWS_AT_ONCE < count * len(bank)
 
 
 def test_module_agrees_with_lightly_step_by_step() -> None:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from fastssl.loss import _tiles
-from fastssl.loss._operators import contrastive_sums, refuse_second_derivative
+from fastssl.loss._operators import contrastive_sums, refuse_forward_mode, refuse_second_derivative
 from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
 from fastssl.loss._tiles import LN_2, LOG2_E, product
 
@@ -49,6 +49,7 @@ def divergences(query: Tensor, key: Tensor, bank: Tensor | None, scale: float) -
             query, the other queries for the key.
         scale: 1 / temperature.
     """
+    refuse_forward_mode(query, key, bank)
     if bank is None:
         return _over_batch(query, key, scale)[0]
     wanted = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)

@@ -39,16 +39,17 @@ import torch
 from torch import Tensor
 
 from fastssl._native import _C
+from fastssl.loss._rows import unit_rows
+from fastssl.models._gather import MOST_ROWS
 from fastssl.ops import render_cuda
 
-__all__ = ["ROW_TYPES", "backward", "forward", "grid_of", "launch", "usable"]
+__all__ = ["ROW_TYPES", "backward", "forward", "forward_with_means", "grid_of", "launch", "usable"]
 
 ROW_TYPES = {
     torch.float32: _C.RowType.float32,
     torch.float16: _C.RowType.float16,
     torch.bfloat16: _C.RowType.bfloat16,
 }
-MOST_ROWS = 2**30  # rows are counted in 32 bits, and two counts are added
 
 # Runs the kernels on the host, on tensors of the CPU: for tests. A grid that they take the device to be.
 emulated_grid: Any = None
@@ -87,6 +88,31 @@ def forward(
     launch(plan.launch, query.device, job, *addresses, workspace.data_ptr())
     del kept
     return rows, positives, rows.clone() if key is None and columns else sums
+
+
+def forward_with_means(
+    query: Tensor,
+    key: Tensor,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    normalize_query: bool,
+    normalize_key: bool,
+) -> tuple[Tensor, Tensor]:
+    """Rows, (N,), and the mean of the keys under the softmax of each row over its allowed entries, (N, D), float32.
+
+    For a backward pass that needs no key: the gradient in the queries is grad_rows times scale times the mean. The kernels' own
+    gives the mean as the gradient in rows that have their length already, where the gradient in each sum is 1 / scale.
+    """
+    rows_in = unit_rows(query, torch.float32)[0] if normalize_query else query
+    if query.dtype != torch.float32:
+        rows_in = rows_in.to(torch.float16)  # as the products have them
+    options = (rows_in, key, scale, query_ids, key_ids, None, False, False, normalize_key)
+    rows, _, none = forward(*options)
+    each = scale.reciprocal().expand(len(rows))
+    means, _, _ = backward(*options, rows, none, each, None, None, True, False)
+    assert means is not None
+    return rows, means.float()
 
 
 def backward(

@@ -24,9 +24,9 @@ from torch import Tensor
 from fastssl.loss._classes import Classes
 from fastssl.loss._operators import backend_of, refuse_forward_mode, refuse_second_derivative
 from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
-from fastssl.models._gather import gather_counts, gather_rows, world_size
+from fastssl.models._gather import gather, gather_rows, world_size
 
-__all__ = ["GatheredSums", "alike", "gather", "gathered_sums", "own_part", "towers"]
+__all__ = ["GatheredSums", "alike", "gathered_sums", "own_part", "towers"]
 
 
 class GatheredSums(NamedTuple):
@@ -86,27 +86,10 @@ def alike(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     return query.to(dtype), key.to(dtype)
 
 
-def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of all processes in their order, (T, D), without gradient, and how many each has, (processes,)."""
-    return _gather(rows.detach())
-
-
-@torch.library.custom_op("fastssl::gather_rows", mutates_args=())
-def _gather(rows: Tensor) -> tuple[Tensor, Tensor]:
-    counts = gather_counts(rows)
-    return torch.cat(gather_rows(rows, counts)), torch.tensor(counts)
-
-
-@_gather.register_fake
-def _(rows: Tensor) -> tuple[Tensor, Tensor]:
-    total = torch.library.get_ctx().new_dynamic_size()
-    return rows.new_empty(total, rows.shape[1]), torch.empty(world_size(), dtype=torch.int64)
-
-
 @torch.library.custom_op("fastssl::gather_labels", mutates_args=())
 def _gather_labels(labels: Tensor, everyone: Tensor, counts: Tensor) -> Tensor:
     """Labels of the rows of all processes, (T,)."""
-    return torch.cat(gather_rows(labels[:, None], counts.tolist())).flatten()
+    return gather_rows(labels[:, None], counts.tolist()).flatten()
 
 
 @_gather_labels.register_fake
@@ -183,7 +166,7 @@ def _backward(
             stats += [columns, grad_columns]
         if labels is not None:
             stats.append(grad_products)
-        of_all = iter(torch.cat(gather_rows(torch.stack(stats, dim=1), counts.tolist())).t().contiguous())
+        of_all = iter(gather_rows(torch.stack(stats, dim=1), counts.tolist()).t().contiguous())
         all_rows, all_grad_rows = next(of_all), next(of_all)
 
         def gradient(
@@ -278,12 +261,13 @@ def own_part(counts: Tensor) -> slice:
 
 def _ids(counts: Tensor, repeats: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids of this process's rows and of all rows; rows i and i + count / repeats of a process have the same."""
-    first, ids = 0, []
-    for count in counts.tolist():
-        images = count // repeats
-        ids.append(first + torch.arange(count, device=device) % images)
-        first += images
-    return ids[torch.distributed.get_rank()], torch.cat(ids)
+    images = [count // repeats for count in counts.tolist()]
+    ids = torch.arange(sum(images), device=device)
+    if repeats > 1 and len(set(images)) == 1:
+        ids = ids.view(len(images), 1, -1).expand(-1, repeats, -1).reshape(-1)
+    elif repeats > 1:
+        ids = torch.cat([part.repeat(repeats) for part in ids.split(images)])
+    return ids[own_part(counts)], ids
 
 
 def _sum(rounded: Tensor, exact: Tensor) -> Tensor:

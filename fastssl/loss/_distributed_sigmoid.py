@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastssl.loss._distributed import alike, gather, own_part, towers
+from fastssl.loss._distributed import alike, own_part, towers
 from fastssl.loss._operators import refuse_forward_mode, refuse_second_derivative
 from fastssl.loss._sigmoid import sigmoid_backward, sigmoid_forward
-from fastssl.models._gather import gather_rows, world_size
+from fastssl.models._gather import gather, gather_rows, world_size
 
 __all__ = ["gathered_pairwise_losses"]
 
@@ -51,7 +51,7 @@ def _pairwise_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
         all_queries, all_keys = towers(everyone)
-        all_grads = torch.cat(gather_rows(grad[:, None], counts.tolist())).flatten()
+        all_grads = gather_rows(grad[:, None], counts.tolist()).flatten()
         options = (scale, bias, own_part(counts).start)
         grad_query, _, grad_scale, grad_bias = sigmoid_backward(query, all_keys, *options, grad, False, False)
         grad_key, _, _, _ = sigmoid_backward(key, all_queries, *options, all_grads, True, False)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastssl.loss._operators import refuse_second_derivative
 from fastssl.loss._rows import working_dtype
-from fastssl.models._gather import gather_counts, gather_rows
+from fastssl.models._gather import MOST_ROWS, gather_counts, gather_rows, world_size
 
 __all__ = ["gather_with_gradient"]
 
@@ -32,12 +32,12 @@ def gather_with_gradient(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _gather(rows: Tensor) -> tuple[Tensor, Tensor]:
     counts = gather_counts(rows)
     start = sum(counts[: torch.distributed.get_rank()])
-    return torch.cat(gather_rows(rows, counts)), torch.arange(start, start + len(rows), device=rows.device)
+    return gather_rows(rows, counts), torch.arange(start, start + len(rows), device=rows.device)
 
 
 @_gather.register_fake
 def _(rows: Tensor) -> tuple[Tensor, Tensor]:
-    total = torch.library.get_ctx().new_dynamic_size()
+    total = torch.library.get_ctx().new_dynamic_size(min=world_size(), max=MOST_ROWS)
     return rows.new_empty(total, rows.shape[1]), rows.new_empty(rows.shape[0], dtype=torch.int64)
 
 

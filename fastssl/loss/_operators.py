@@ -177,18 +177,18 @@ def _sums(
     normalize_key: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sums and, with `keep`, what the backward pass needs in place of the keys: see `_keeps_means`."""
+    """The sums and, with `keep`, what the backward pass needs in place of the keys: their means, (N, D)."""
     with without_autocast(query.device.type):
-        if keep and key is not None and _keeps_means(query, key):
-            rows, means = _tiles.forward_with_means(
+        backend = backend_of(query, key)
+        if keep:
+            rows, means = backend.forward_with_means(
                 query, key, scale, query_ids, key_ids, normalize_query, normalize_key
             )
             return rows, rows.new_empty(0), rows.new_empty(0), means
-        rows, positives, column_values = backend_of(query, key).forward(
+        sums = backend.forward(
             query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key
         )
-        kept = key.clone() if keep and key is not None else query.new_empty(0, query.shape[1])
-        return rows, positives, column_values, kept
+        return *sums, scale.new_empty(0, query.shape[1])
 
 
 _contrastive = torch.library.custom_op("fastssl::contrastive", _sums, mutates_args=())
@@ -208,20 +208,12 @@ def _(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count, width = query.shape
-    kept = query.new_empty(0, width)
-    if keep and key is not None:
-        kept = scale.new_empty(query.shape) if _keeps_means(query, key) else torch.empty_like(key)
     return (
         scale.new_empty(count),
         scale.new_empty(0 if positive is None else count),
         scale.new_empty(key.shape[0] if columns and key is not None else 0),
-        kept,
+        scale.new_empty(count if keep else 0, width),
     )
-
-
-def _keeps_means(query: Tensor, key: Tensor) -> bool:
-    """Whether `keep` means the means of the keys, (N, D), and not a copy of them."""
-    return backend_of(query, key) is _tiles
 
 
 def _gradients(
@@ -354,11 +346,11 @@ def _(x: Tensor, grad: Tensor) -> Tensor:
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     query, key, scale, query_ids, key_ids, *ctx.options, keep = inputs
     rows, _, columns, kept = output
-    ctx.has_means = keep and _keeps_means(query, key)
-    if ctx.has_means:
+    ctx.has_means = keep
+    if keep:
         ctx.save_for_backward(query, scale, kept)
     else:
-        ctx.save_for_backward(query, kept if keep else key, scale, query_ids, key_ids, rows, columns)
+        ctx.save_for_backward(query, key, scale, query_ids, key_ids, rows, columns)
 
 
 def _differentiate(

@@ -87,17 +87,16 @@ class MemoryBankModule(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, batch: Tensor) -> None:
-        """Replaces the oldest rows by those of the batch, (B, columns), or of all processes' batches."""
+        """Replaces the oldest rows by those of the batch, (B, columns), or of all processes' batches.
+
+        Waits for nothing; but where the batches of all processes are gathered the host waits for their numbers of rows.
+        """
         self.check_columns(batch)
         batch = batch.detach()
         if self.gather_distributed and world_size() > 1:
-            batch = self._gather(batch)
-        length = self.size[0]
-        latest = batch[-length:].to(self.bank)
-        first = self.bank_ptr + (len(batch) - len(latest))
-        places = (first + torch.arange(len(latest), device=self.bank.device)) % length
-        self.bank.index_copy_(0, places, latest)
-        self.bank_ptr.add_(len(batch)).remainder_(length)
+            _enqueue_gathered(self.bank, self.bank_ptr, batch)
+        else:
+            _enqueue(self.bank, self.bank_ptr, batch)
 
     def check_columns(self, batch: Tensor) -> None:
         """Raises ValueError where the batch is not (B, columns of the bank)."""
@@ -106,11 +105,6 @@ class MemoryBankModule(nn.Module):
                 f"MemoryBankModule: got embeddings of shape {tuple(batch.shape)} for a bank of size={self.size}; they "
                 f"must be (B, {self.size[1]}), so make size[1] the width of the projection head's output."
             )
-
-    @staticmethod
-    @torch.compiler.disable
-    def _gather(batch: Tensor) -> Tensor:
-        return torch.cat(gather_rows(batch))
 
     def _load_from_state_dict(
         self,
@@ -129,3 +123,23 @@ class MemoryBankModule(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, *rest)
         if len(missing) < 2:
             missing_keys.extend(missing)
+
+
+def _enqueue(bank: Tensor, bank_ptr: Tensor, batch: Tensor) -> None:
+    length = len(bank)
+    latest = batch[-length:].to(bank)
+    first = bank_ptr + (len(batch) - len(latest))
+    places = (first + torch.arange(len(latest), device=bank.device)) % length
+    bank.index_copy_(0, places, latest)
+    bank_ptr.add_(len(batch)).remainder_(length)
+
+
+@torch.library.custom_op("fastssl::enqueue_gathered", mutates_args=("bank", "bank_ptr"))
+def _enqueue_gathered(bank: Tensor, bank_ptr: Tensor, batch: Tensor) -> None:
+    """One operator: how many rows come is not known to torch.compile."""
+    _enqueue(bank, bank_ptr, gather_rows(batch))
+
+
+@_enqueue_gathered.register_fake
+def _(bank: Tensor, bank_ptr: Tensor, batch: Tensor) -> None:
+    pass

@@ -14,8 +14,9 @@ __all__ = ["NNMemoryBankModule", "Neighbours", "nearest_neighbours"]
 
 # Similarities held at a time: on a CPU they stay in the cache, a GPU needs more of them to fill its multiprocessors.
 CPU_TILE = 2**19
-GPU_TILE = 2**24
+GPU_TILE = 2**23
 QUERIES_AT_ONCE = 1024
+ROWS_AT_ONCE = 2**13  # of the bank, however few the queries are: these are copied, divided by their lengths
 
 # The same as torch.nn.functional.normalize: rows shorter than this are divided by this.
 NORM_EPS = 1e-12
@@ -36,8 +37,8 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(query: Tensor, bank: Tensor, k: int = 1) -> Neighbours:
     """The k rows of a bank that are nearest to each query, by cosine.
 
-    Tile by tile, with a running best: memory is O(B (D + k)) and not O(B M). Nothing is differentiated, and one operator
-    for torch.compile.
+    Tile by tile, with a running best: memory is O(B (D + k)), besides 2^23 similarities (2^19 on a CPU) and 8,192 rows of the
+    bank at most (k, if that is more), and not O(B M). Nothing is differentiated, and one operator for torch.compile.
 
     Args:
         query: (B, D), float16, bfloat16, float32 or float64; of any length, normalized here. So is the bank.
@@ -77,14 +78,13 @@ def nearest_neighbours(query: Tensor, bank: Tensor, k: int = 1) -> Neighbours:
 def _search(query: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     dtype = _working_dtype(query)
     tile = CPU_TILE if query.device.type == "cpu" else GPU_TILE
-    width = max(k, tile // QUERIES_AT_ONCE)
     similarity = query.new_empty((len(query), k), dtype=dtype)
     index = torch.empty((len(query), k), dtype=torch.int64, device=query.device)
     with torch.autocast(query.device.type, enabled=False):
         for top in range(0, len(query), QUERIES_AT_ONCE):
             rows = slice(top, top + QUERIES_AT_ONCE)
             unit = _unit_rows(query[rows], dtype)
-            columns = max(width, tile // len(unit))
+            columns = max(k, min(tile // len(unit), ROWS_AT_ONCE))
             best, places = _best_of(unit, bank[:columns], k)
             for left in range(columns, len(bank), columns):
                 values, more = _best_of(unit, bank[left : left + columns], k)
@@ -136,8 +136,8 @@ class NNMemoryBankModule(MemoryBankModule):
     Raises:
         ValueError: size is not two whole numbers >= 1, or k is not from 1 to size[0].
 
-    Differs from lightly's: the similarities are never stored whole, nothing is copied but the neighbours, the ring is a
-    true one (see MemoryBankModule), k and gather_distributed are ours, and size=0, which fails in lightly's first call,
+    Differs from lightly's: the similarities are never stored whole, the bank is copied in parts alone, the ring is a true
+    one (see MemoryBankModule), k and gather_distributed are ours, and size=0, which fails in lightly's first call,
     is an error at once.
     Source: Dwibedi et al., NNCLR, 2021, arXiv:2104.14548, section 3.2.
 
