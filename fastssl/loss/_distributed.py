@@ -34,7 +34,7 @@ class GatheredSums(NamedTuple):
 
     rows: Tensor  # (N,), logarithm of the sum over the allowed keys of all processes
     columns: Tensor  # (N,), logarithm of the sum over the allowed queries of all processes; (0,) without
-    products: Tensor  # (N,), cosine with the positive, or sum of the cosines with all positives
+    products: Tensor  # (N,), cosine with the positive, or sum of the cosines with all positives; (0,) where none is
     share: float  # rows of a process, on average: what to divide the sum of this process's losses by
     labels: Tensor  # (T,), of the rows of all processes; (0,) without
 
@@ -47,6 +47,7 @@ def gathered_sums(
     views: int = 1,
     columns: bool = False,
     labels: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> GatheredSums:
     """The sums that `contrastive_sums` has, of this process's rows over the rows of all processes.
 
@@ -56,6 +57,7 @@ def gathered_sums(
         views=V: rows i, i + N / V, ... of a process are each other's positives; of two views the positive is left out,
             of more the row itself alone, as the positives stand in each other's denominators.
         labels given: rows of one label are each other's positives; the row itself is left out.
+        ids given: no row is; rows and keys of this process with the same id are left out.
 
     Args:
         query: This process's queries, (N, D).
@@ -64,6 +66,7 @@ def gathered_sums(
         views: See above.
         columns: Whether to sum over columns, too.
         labels: Of this process's rows, (N,), int64.
+        ids: Of this process's rows, and of its keys, (N,), int64, at least 0.
 
     Raises:
         ValueError: A process has no row, or rows of another width or type than the others.
@@ -73,7 +76,7 @@ def gathered_sums(
     refuse_forward_mode(query, key, scale)
     everyone, counts = gather(query if key is None else torch.cat([query, key], dim=1))
     all_labels = None if labels is None else _gather_labels(labels, everyone, counts)
-    rows, column_values, products = _sums(query, key, scale, everyone, counts, all_labels, views, columns)
+    rows, column_values, products = _sums(query, key, scale, everyone, counts, all_labels, ids, views, columns)
     share = everyone.shape[0] / world_size()
     return GatheredSums(rows, column_values, products, share, counts[:0] if all_labels is None else all_labels)
 
@@ -105,19 +108,22 @@ def _sums(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
+    ids: Tensor | None,
     views: int,
     columns: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
         all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
-        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device)
+        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device) if ids is None else _among(ids, counts)
 
         def row_sums(own: Tensor, others: Tensor) -> Tensor:
-            ids = (own_ids, all_ids, None)
-            return backend_of(own, others).forward(own, others, scale, *ids, False, True, True)[0]
+            options = (own_ids, all_ids, None, False, True, True)
+            return backend_of(own, others).forward(own, others, scale, *options)[0]
 
         rows = row_sums(query, all_keys)
         column_values = row_sums(key, all_queries) if columns and key is not None else rows.new_empty(0)
+        if ids is not None:
+            return rows, column_values, rows.new_empty(0)
         return rows, column_values, _Positives(query, key, everyone, counts, labels, views).products()
 
 
@@ -129,6 +135,7 @@ def _(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
+    ids: Tensor | None,
     views: int,
     columns: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,7 +143,7 @@ def _(
     return (
         scale.new_empty(count),
         scale.new_empty(count if columns and key is not None else 0),
-        scale.new_empty(count),
+        scale.new_empty(count if ids is None else 0),
     )
 
 
@@ -148,6 +155,7 @@ def _backward(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
+    ids: Tensor | None,
     views: int,
     rows: Tensor,
     columns: Tensor,
@@ -159,8 +167,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(query.device.type, enabled=False):
         all_queries, all_keys = (everyone, everyone) if key is None else towers(everyone)
-        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device)
-        positives = _Positives(query, key, everyone, counts, labels, views)
+        own_ids, all_ids = _ids(counts, 2 if views == 2 else 1, query.device) if ids is None else _among(ids, counts)
+        positives = None if ids is not None else _Positives(query, key, everyone, counts, labels, views)
         stats = [rows, grad_rows]
         if len(columns):
             stats += [columns, grad_columns]
@@ -184,21 +192,23 @@ def _backward(
         if key is None:
             grad_query, grad_scale = gradient(query, everyone, (rows, grad_rows), (all_rows, all_grad_rows))
             grad_scale = grad_scale / 2  # every entry counts for its row and, elsewhere, for its column
-            (added,) = positives.backward(grad_products if labels is None else next(of_all))
-            return _sum(grad_query, added), query.new_empty(0, query.shape[1]), grad_scale
+            if positives is not None:
+                (added,) = positives.backward(grad_products if labels is None else next(of_all))
+                grad_query = _sum(grad_query, added)
+            return grad_query, query.new_empty(0, query.shape[1]), grad_scale
         has_columns = len(columns) > 0
         column_stats = (next(of_all), next(of_all)) if has_columns else None
         # A sum of nothing has no gradient.
         own_columns = (columns, grad_columns) if has_columns else (torch.full_like(rows, -math.inf), grad_rows)
-        to_query, to_key = positives.backward(grad_products)
+        to_query, to_key = (None, None) if positives is None else positives.backward(grad_products)
         grad_query, grad_key = query.new_empty(0, query.shape[1]), key.new_empty(0, key.shape[1])
         # Over all processes, either side makes the whole gradient in the scale.
         if needs_key:
-            of_sums, grad_scale = gradient(key, all_queries, own_columns, (all_rows, all_grad_rows))
-            grad_key = _sum(of_sums, to_key)
+            grad_key, grad_scale = gradient(key, all_queries, own_columns, (all_rows, all_grad_rows))
+            grad_key = grad_key if to_key is None else _sum(grad_key, to_key)
         if needs_query or not needs_key:
-            of_sums, grad_scale = gradient(query, all_keys, (rows, grad_rows), column_stats)
-            grad_query = _sum(of_sums, to_query)
+            grad_query, grad_scale = gradient(query, all_keys, (rows, grad_rows), column_stats)
+            grad_query = grad_query if to_query is None else _sum(grad_query, to_query)
         return grad_query, grad_key, grad_scale
 
 
@@ -210,6 +220,7 @@ def _(
     everyone: Tensor,
     counts: Tensor,
     labels: Tensor | None,
+    ids: Tensor | None,
     views: int,
     rows: Tensor,
     columns: Tensor,
@@ -227,19 +238,19 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    query, key, scale, everyone, counts, labels, ctx.views, _ = inputs
+    query, key, scale, everyone, counts, labels, ids, ctx.views, _ = inputs
     rows, columns, _ = output
-    ctx.save_for_backward(query, key, scale, everyone, counts, labels, rows, columns)
+    ctx.save_for_backward(query, key, scale, everyone, counts, labels, ids, rows, columns)
 
 
 def _differentiate(
     ctx: Any, grad_rows: Tensor, grad_columns: Tensor, grad_products: Tensor
 ) -> tuple[Tensor | None, ...]:
-    query, key, scale, everyone, counts, labels, rows, columns = ctx.saved_tensors
+    query, key, scale, everyone, counts, labels, ids, rows, columns = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
     sums = (rows, columns, grad_rows, grad_columns, grad_products)
-    grads = _backward(query, key, scale, everyone, counts, labels, ctx.views, *sums, *needs[:2])
-    return *(grad if needed else None for grad, needed in zip(grads, needs, strict=True)), *(None,) * 5
+    grads = _backward(query, key, scale, everyone, counts, labels, ids, ctx.views, *sums, *needs[:2])
+    return *(grad if needed else None for grad, needed in zip(grads, needs, strict=True)), *(None,) * 6
 
 
 _sums.register_autograd(_differentiate, setup_context=_keep)
@@ -268,6 +279,13 @@ def _ids(counts: Tensor, repeats: int, device: torch.device) -> tuple[Tensor, Te
     elif repeats > 1:
         ids = torch.cat([part.repeat(repeats) for part in ids.split(images)])
     return ids[own_part(counts)], ids
+
+
+def _among(ids: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """These ids, and those of the rows of all processes: of others' rows one that no row here has."""
+    everyone = ids.new_full((int(counts.sum()),), -1)
+    everyone[own_part(counts)] = ids
+    return ids, everyone
 
 
 def _sum(rounded: Tensor, exact: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastssl.loss._checks import check_floats, check_gather, check_temperature, inverse
+from fastssl.loss._distributed import gathered_sums
 from fastssl.loss._gather_gradient import gather_with_gradient
 from fastssl.loss._operators import contrastive_sums, unit
 from fastssl.models._gather import world_size
@@ -128,17 +129,19 @@ def _detcon(
     # A region's id is the place of the first region of its view, image and mask.
     first = same.to(torch.uint8).argmax(dim=2)
     ids = (first + torch.arange(2 * images, device=query.device)[:, None] * regions).view(-1)
-    if distributed:
+    share = float(images * regions)
+    if distributed and (targets is None or (torch.is_grad_enabled() and target.requires_grad)):
+        gathered = gathered_sums(query, None if targets is None else target, scale, ids=ids)
+        rows, share = gathered.rows, gathered.share / 2
+    elif distributed:  # the targets alone travel
         keys, places = gather_with_gradient(target)
         key_ids = torch.full_like(keys[:, 0], -1, dtype=torch.int64).index_copy(0, places, ids)
-        sums = contrastive_sums(query, keys, scale, query_ids=ids, key_ids=key_ids)
+        rows = contrastive_sums(query, keys, scale, query_ids=ids, key_ids=key_ids).rows
         share = keys.shape[0] / world_size() / 2
     elif targets is None:
-        sums = contrastive_sums(query, None, scale, query_ids=ids)
-        share = images * regions
+        rows = contrastive_sums(query, None, scale, query_ids=ids).rows
     else:
-        sums = contrastive_sums(query, target, scale, query_ids=ids, key_ids=ids)
-        share = images * regions
+        rows = contrastive_sums(query, target, scale, query_ids=ids, key_ids=ids).rows
     pred = unit(query).view(2 * images, regions, width)
     there = unit(target).view(2, images, regions, width).flip(0).view_as(pred)  # the other views' regions
     matches = (mask[:, :, None] == other[:, None, :]).to(pred.dtype)
@@ -146,7 +149,7 @@ def _detcon(
     with torch.autocast(query.device.type, enabled=False):
         means = (matches / found.clamp(min=1)[:, :, None]) @ there
     positives = (pred * means).sum(dim=2) * scale
-    losses = torch.where(found > 0, sums.rows.view_as(positives) - positives, 0) / same.sum(dim=2)
+    losses = torch.where(found > 0, rows.view_as(positives) - positives, 0) / same.sum(dim=2)
     return losses.sum() / share
 
 
