@@ -72,6 +72,8 @@ class DirectCLRLoss(NTXentLoss):
         ValueError: loss_dim < 1, or as for `NTXentLoss`.
         TypeError: temperature is no number.
 
+    Differs from lightly's as `NTXentLoss` does, and representations of unlike shapes are an error, also where what counts
+    of them is alike.
     Source: Jing et al., DirectCLR, 2022, arXiv:2110.09348, section 6.
 
     >>> import torch
