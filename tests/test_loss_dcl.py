@@ -178,6 +178,11 @@ def test_names_and_arguments_are_those_of_lightly() -> None:
 # Errors
 
 
+def right_then_wrong() -> Callable[[Tensor, Tensor], Tensor]:
+    shapes = iter([(4,), (4, 1)])
+    return lambda a, b: torch.ones(next(shapes))
+
+
 @pytest.mark.parametrize(
     "make, error, words",
     [
@@ -195,7 +200,17 @@ def test_names_and_arguments_are_those_of_lightly() -> None:
         (
             lambda: DCLLoss(weight_fn=lambda a, b: a.sum())(rows(4, 3), rows(4, 3)),
             ValueError,
-            r"DCLLoss: weight_fn returned weights of shape \(\) for 4 rows.*dim=1",
+            r"DCLLoss: weight_fn\(out0, out1\) returned weights of shape \(\) and type torch.float32 for 4 rows.*dim=1",
+        ),
+        (
+            lambda: DCLLoss(weight_fn=right_then_wrong())(rows(4, 3), rows(4, 3)),
+            ValueError,
+            r"DCLLoss: weight_fn\(out1, out0\) returned weights of shape \(4, 1\)",
+        ),
+        (
+            lambda: DCLLoss(weight_fn=lambda a, b: a.sum(dim=1).long())(rows(4, 3), rows(4, 3)),
+            ValueError,
+            r"DCLLoss: weight_fn\(out0, out1\) returned weights of shape \(4,\) and type torch.int64",
         ),
     ],
 )

@@ -273,6 +273,21 @@ def test_densecl_takes_a_bank_that_changes_before_the_backward_pass() -> None:
             TypeError,
             "DetConBLoss: target_view1 is of type torch.int32",
         ),
+        (
+            lambda: DetConBLoss()(regions(2, 3, 4).int(), *[regions(2, 3, 4)] * 3, drawn(2, 3, 2), drawn(2, 3, 2)),
+            TypeError,
+            r"DetConBLoss: pred_view0 is of type torch.int32.*write pred_view0.float\(\)",
+        ),
+        (
+            lambda: DetConSLoss()(regions(2, 3, 4), regions(2, 3, 4).int(), drawn(2, 3, 2), drawn(2, 3, 2)),
+            TypeError,
+            "DetConSLoss: view1 is of type torch.int32",
+        ),
+        (
+            lambda: DetConSLoss()(regions(2, 3, 4), regions(2, 3, 5), drawn(2, 3, 2), drawn(2, 3, 2)),
+            ValueError,
+            r"DetConSLoss: got views of shapes \[\(2, 3, 4\), \(2, 3, 5\)\] and",
+        ),
         (lambda: DetConSLoss(temperature=0), ValueError, "DetConSLoss: temperature=0"),
         (lambda: DetConBLoss(temperature=-1), ValueError, "DetConBLoss: temperature=-1"),
         (
@@ -280,7 +295,7 @@ def test_densecl_takes_a_bank_that_changes_before_the_backward_pass() -> None:
             ValueError,
             r"densecl: got the shapes .*'key_features': \(2, 4, 4\).*flatten\(2\)",
         ),
-        (lambda: densecl(*[regions(2, 3, 4)] * 4, rows(5, 3)), ValueError, r"bank has shape \(5, 3\)"),
+        (lambda: densecl(*[regions(2, 3, 4)] * 4, rows(5, 3)), ValueError, r"densecl: bank has shape \(5, 3\)"),
         (lambda: densecl(*[regions(2, 3, 4)] * 4, rows(5, 4).int()), TypeError, "densecl: bank is of type"),
         (lambda: densecl(*[regions(2, 3, 4)] * 4, rows(5, 4), 0.0), ValueError, "densecl: temperature=0.0"),
     ],

@@ -192,6 +192,23 @@ def test_both_compile_without_a_graph_break() -> None:
         (lambda: MACLLoss(temperature=0), ValueError, "MACLLoss: temperature=0"),
         (lambda: MACLLoss()(rows(4, 3), rows(3, 3)), ValueError, r"MACLLoss: z0 has shape \(4, 3\), z1 \(3, 3\)"),
         (lambda: directclr(rows(4, 4), 0), ValueError, "directclr: loss_dim=0 must be a whole number from 1"),
+        (lambda: directclr(rows(4, 4), temperature=0.0), ValueError, "directclr: temperature=0.0 must be > 0"),
+        (lambda: directclr(rows(4, 4).int()), TypeError, "directclr: z is of type torch.int32"),
+        (
+            lambda: directclr(rows(3, 4).view(3, 2, 2), 2),
+            ValueError,
+            r"directclr: z has shape \(3, 2, 2\).*\(2B, ...\)",
+        ),
+        (lambda: directclr(rows(4, 4)[0]), ValueError, r"directclr: z has shape \(4,\)"),
+        (lambda: directclr(rows(0, 4)), ValueError, r"directclr: z has shape \(0, 4\)"),
+        (lambda: DirectCLRLoss(temperature=-1), ValueError, "DirectCLRLoss: temperature=-1"),
+        (lambda: DirectCLRLoss(2)(rows(4, 6), rows(4, 5)), ValueError, r"DirectCLRLoss: out0 has shape \(4, 6\), out1"),
+        (lambda: DirectCLRLoss(2)(rows(0, 6), rows(0, 6)), ValueError, "DirectCLRLoss: out0 has shape"),
+        (
+            lambda: DirectCLRLoss(2)(rows(4, 6), rows(4, 6).int()),
+            TypeError,
+            "DirectCLRLoss: out1 is of type torch.int32",
+        ),
         (lambda: DirectCLRLoss(loss_dim=2.5), ValueError, "DirectCLRLoss: loss_dim=2.5"),
         (
             lambda: DirectCLRLoss(3, memory_bank_size=(8, 5))(rows(4, 6), rows(4, 6)),

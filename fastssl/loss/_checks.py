@@ -9,6 +9,7 @@ from fastssl.loss._rows import number
 
 __all__ = [
     "FLOATS",
+    "check_bank",
     "check_floats",
     "check_gather",
     "check_pairs",
@@ -93,12 +94,22 @@ def check_scale(who: str, name: str, value: Tensor | float) -> None:
         raise TypeError(f"{who}: {name}={value!r} is a {type(value).__name__} and must be a number or a tensor of one.")
 
 
-def check_weights(who: str, weights: Tensor | None, count: int) -> None:
-    """Raises where there are weights that are not one a row."""
-    if weights is not None and (weights.shape != (count,) or not weights.is_floating_point()):
+def check_bank(who: str, bank: Tensor, width: int) -> None:
+    """Raises where a bank is not (M, width), M at least 1, of a floating-point type."""
+    check_floats(who, "bank", bank)
+    if bank.dim() != 2 or bank.shape[0] == 0 or bank.shape[1] != width:
         raise ValueError(
-            f"{who}: weights has shape {tuple(weights.shape)} and type {weights.dtype} and must be ({count},) and of a "
-            "floating-point type, one weight a row; write torch.ones(len(z)) for none."
+            f"{who}: bank has shape {tuple(bank.shape)} and must be (M, {width}) with M at least 1, as wide as the "
+            "queries; write bank.t() where it is stored with the features first."
+        )
+
+
+def check_weights(who: str, weights: Tensor | None, *shape: int) -> None:
+    """Raises where there are weights that are not of this shape, that of the losses they multiply, or no floats."""
+    if weights is not None and (weights.shape != shape or not weights.is_floating_point()):
+        raise ValueError(
+            f"{who}: weights has shape {tuple(weights.shape)} and type {weights.dtype} and must be {shape} and of a "
+            "floating-point type, one weight a row; leave it out for weights of 1."
         )
 
 

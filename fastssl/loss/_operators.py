@@ -185,9 +185,7 @@ def _sums(
                 query, key, scale, query_ids, key_ids, normalize_query, normalize_key
             )
             return rows, rows.new_empty(0), rows.new_empty(0), means
-        sums = backend.forward(
-            query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key
-        )
+        sums = backend.forward(query, key, scale, query_ids, key_ids, positive, columns, normalize_query, normalize_key)
         return *sums, scale.new_empty(0, query.shape[1])
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "in_input",
     "in_use",
     "number",
+    "rows_at",
     "shifted_rows",
     "unit_rows",
     "unit_rows_backward",
@@ -74,6 +75,12 @@ def in_input(grad: Tensor, rows: Tensor, norm: Tensor | None, dtype: torch.dtype
     if norm is None or len(grad) == 0:
         return grad.to(dtype)
     return unit_rows_backward(grad, rows, norm, dtype)
+
+
+def rows_at(rows: Tensor, places: Tensor) -> Tensor:
+    """rows[places]. Where places repeat, gradients are added in the same order each time: those of index_select on a CPU, those
+    of an index, which sorts, on a GPU."""
+    return rows.index_select(0, places) if rows.device.type == "cpu" else rows[places]
 
 
 def shifted_rows(rows: Tensor, shift: int, count: int) -> Tensor:

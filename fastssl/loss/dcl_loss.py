@@ -224,11 +224,12 @@ def _weights(
         everyone, own = gather_with_gradient(torch.cat([first, second], dim=1))
         first, second = everyone.chunk(2, dim=1)
     both = weight_fn(first, second), weight_fn(second, first)
-    if any(weights.shape != first.shape[:1] for weights in both):
-        raise ValueError(
-            f"{who}: weight_fn returned weights of shape {tuple(both[0].shape)} for {len(first)} rows; it must return one "
-            "weight a row, so reduce over dim=1."
-        )
+    for weights, order in zip(both, ("out0, out1", "out1, out0"), strict=True):
+        if weights.shape != first.shape[:1] or not weights.is_floating_point():
+            raise ValueError(
+                f"{who}: weight_fn({order}) returned weights of shape {tuple(weights.shape)} and type {weights.dtype} for "
+                f"{len(first)} rows; it must return one floating-point weight a row, so reduce over dim=1."
+            )
     return torch.cat([weights if own is None else weights[own] for weights in both])
 
 

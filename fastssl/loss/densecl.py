@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastssl.loss._checks import check_floats, check_temperature
+from fastssl.loss._checks import check_bank, check_floats, check_temperature, check_weights
+from fastssl.loss._rows import rows_at
 from fastssl.loss.infonce import info_nce
 
 __all__ = ["densecl"]
@@ -21,6 +22,7 @@ def densecl(
     key_features: Tensor,
     bank: Tensor,
     temperature: Tensor | float = 0.2,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE of every cell of a view, its positive the cell of the other view whose features are most alike.
 
@@ -36,12 +38,13 @@ def densecl(
         bank: Negatives of all cells, (M, D), taken as they are, such as `MemoryBankModule.bank`. It may change before
             the backward pass.
         temperature: Divides the similarities; > 0, no unit. A tensor of one number may be learned.
+        weights: Of the losses of the query's cells, (B, N), before their mean; None: 1.
 
     Returns:
         Mean loss over all B N cells, (), float32; float64 for float64. Differentiable once.
 
     Raises:
-        ValueError: Shapes do not fit together, a dimension is empty, or temperature <= 0.
+        ValueError: Shapes do not fit together, a dimension is empty, weights are not one a cell, or temperature <= 0.
         TypeError: A tensor is of another type, or temperature is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
@@ -56,7 +59,7 @@ def densecl(
     """
     check_temperature("densecl", temperature)
     named = {"query": query, "key": key, "query_features": query_features, "key_features": key_features}
-    for name, x in {**named, "bank": bank}.items():
+    for name, x in named.items():
         check_floats("densecl", name, x)
     shapes = {name: tuple(x.shape) for name, x in named.items()}
     if any(len(shape) != 3 or 0 in shape for shape in shapes.values()) or not (
@@ -69,9 +72,13 @@ def densecl(
             f"densecl: got the shapes {shapes}; query must be (B, N, D), key (B, K, D), their features (B, N, C) and "
             "(B, K, C), all at least 1, so flatten maps (B, C, H, W) by x.flatten(2).transpose(1, 2)."
         )
+    check_bank("densecl", bank, query.shape[2])
+    check_weights("densecl", weights, *query.shape[:2])
     matches = _matches(query_features, key_features)
-    positives = key.gather(1, matches[:, :, None].expand(-1, -1, key.shape[2]))
-    return info_nce(query.flatten(0, 1), positives.flatten(0, 1), bank, temperature)
+    places = matches + key.shape[1] * torch.arange(len(key), device=key.device)[:, None]
+    positives = rows_at(key.flatten(0, 1), places.flatten())
+    of_cells = None if weights is None else weights.flatten()
+    return info_nce(query.flatten(0, 1), positives, bank, temperature, of_cells)
 
 
 @torch.no_grad()

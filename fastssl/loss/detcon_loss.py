@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats, check_gather, check_temperature, inverse
+from fastssl.loss._checks import check_floats, check_gather, check_temperature, check_weights, inverse, weighted
 from fastssl.loss._distributed import gathered_sums
 from fastssl.loss._gather_gradient import gather_with_gradient
 from fastssl.loss._operators import contrastive_sums, unit
@@ -27,6 +27,7 @@ def detcon_s(
     mask_view0: Tensor,
     mask_view1: Tensor,
     temperature: Tensor | float = 0.1,
+    weights: Tensor | None = None,
     gather_distributed: bool = False,
 ) -> Tensor:
     """DetCon's loss between the regions of two views that one network has embedded (as SimCLR's).
@@ -41,6 +42,8 @@ def detcon_s(
         mask_view0: Which mask each region of the first views was pooled under, (B, M), whole numbers, repeated or not.
         mask_view1: The same of the second views.
         temperature: Divides the cosine similarities; > 0, no unit. A tensor of one number may be learned.
+        weights: Of the regions' losses, (2B, M), before their means: those of the first views' regions, then those of the
+            second's, as torch.cat([weights0, weights1]). None: 1.
         gather_distributed: Whether the regions of all processes are negatives; see `DetConBLoss`.
 
     Returns:
@@ -48,7 +51,7 @@ def detcon_s(
         in the other view counts as 0, one whose mask was drawn n times in its view as 1 / n. Differentiable once.
 
     Raises:
-        ValueError: Shapes differ, a dimension is empty, or temperature <= 0.
+        ValueError: Shapes differ, a dimension is empty, weights are not one a region, or temperature <= 0.
         TypeError: An embedding or mask is of another type, or temperature is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
@@ -61,7 +64,7 @@ def detcon_s(
     >>> round(loss.item(), 4)  # logits 1 (its own mask), 0 (the other, there), 0 (the other, here): 2 (log(e + 2) - 1)
     1.1029
     """
-    return _detcon("detcon_s", (view0, view1), None, (mask_view0, mask_view1), temperature, gather_distributed)
+    return _detcon("detcon_s", (view0, view1), None, (mask_view0, mask_view1), temperature, weights, gather_distributed)
 
 
 def detcon_b(
@@ -72,6 +75,7 @@ def detcon_b(
     mask_view0: Tensor,
     mask_view1: Tensor,
     temperature: Tensor | float = 0.1,
+    weights: Tensor | None = None,
     gather_distributed: bool = False,
 ) -> Tensor:
     """DetCon's loss between predictions of one network and targets of another (as BYOL's); else as `detcon_s`.
@@ -84,13 +88,15 @@ def detcon_b(
         mask_view0: Which mask each region of the first views was pooled under, (B, M), whole numbers, repeated or not.
         mask_view1: The same of the second views.
         temperature: Divides the cosine similarities; > 0, no unit. A tensor of one number may be learned.
+        weights: Of the regions' losses, (2B, M), before their means: those of the first views' regions, then those of the
+            second's, as torch.cat([weights0, weights1]). None: 1.
         gather_distributed: Whether the regions of all processes are negatives; see `DetConBLoss`.
 
     Returns:
         The sum of both views' mean losses over all regions, (), float32; float64 for float64. Differentiable once.
 
     Raises:
-        ValueError: Shapes differ, a dimension is empty, or temperature <= 0.
+        ValueError: Shapes differ, a dimension is empty, weights are not one a region, or temperature <= 0.
         TypeError: An embedding or mask is of another type, or temperature is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
@@ -105,7 +111,7 @@ def detcon_b(
     """
     targets = (target_view0, target_view1)
     masks = (mask_view0, mask_view1)
-    return _detcon("detcon_b", (pred_view0, pred_view1), targets, masks, temperature, gather_distributed)
+    return _detcon("detcon_b", (pred_view0, pred_view1), targets, masks, temperature, weights, gather_distributed)
 
 
 def _detcon(
@@ -114,13 +120,15 @@ def _detcon(
     targets: tuple[Tensor, Tensor] | None,
     masks: tuple[Tensor, Tensor],
     temperature: Tensor | float,
+    weights: Tensor | None,
     gather_distributed: bool,
 ) -> Tensor:
     """The loss; targets=None: the predictions themselves, for half of the work in one process."""
     check_temperature(who, temperature)
     distributed = gather_distributed and world_size() > 1
-    _check(who, predictions, targets or predictions, masks, may_be_empty=distributed)
+    _check(who, predictions, targets, masks, may_be_empty=distributed)
     images, regions, width = predictions[0].shape
+    check_weights(who, weights, 2 * images, regions)
     scale = inverse(temperature, predictions[0])
     query = torch.cat(predictions).view(-1, width)
     target = query if targets is None else torch.cat(targets).view(-1, width)
@@ -150,7 +158,7 @@ def _detcon(
         means = (matches / found.clamp(min=1)[:, :, None]) @ there
     positives = (pred * means).sum(dim=2) * scale
     losses = torch.where(found > 0, rows.view_as(positives) - positives, 0) / same.sum(dim=2)
-    return losses.sum() / share
+    return weighted(losses, weights).sum() / share
 
 
 class DetConSLoss(nn.Module):
@@ -183,7 +191,7 @@ class DetConSLoss(nn.Module):
     def forward(self, view0: Tensor, view1: Tensor, mask_view0: Tensor, mask_view1: Tensor) -> Tensor:
         """The loss, (), float32 (float64 for float64); the arguments are those of `detcon_s`."""
         masks = (mask_view0, mask_view1)
-        return _detcon("DetConSLoss", (view0, view1), None, masks, self.temperature, self.gather_distributed)
+        return _detcon("DetConSLoss", (view0, view1), None, masks, self.temperature, None, self.gather_distributed)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, gather_distributed={self.gather_distributed}"
@@ -231,7 +239,7 @@ class DetConBLoss(nn.Module):
         """The loss, (), float32 (float64 for float64); the arguments are those of `detcon_b`."""
         predictions, targets = (pred_view0, pred_view1), (target_view0, target_view1)
         masks = (mask_view0, mask_view1)
-        return _detcon("DetConBLoss", predictions, targets, masks, self.temperature, self.gather_distributed)
+        return _detcon("DetConBLoss", predictions, targets, masks, self.temperature, None, self.gather_distributed)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, gather_distributed={self.gather_distributed}"
@@ -240,12 +248,15 @@ class DetConBLoss(nn.Module):
 def _check(
     who: str,
     predictions: tuple[Tensor, Tensor],
-    targets: tuple[Tensor, Tensor],
+    targets: tuple[Tensor, Tensor] | None,
     masks: tuple[Tensor, Tensor],
     may_be_empty: bool,
 ) -> None:
-    embeddings = (*predictions, *targets)
-    for name, x in zip(("view0", "view1", "target_view0", "target_view1"), embeddings, strict=True):
+    names: tuple[str, ...] = ("view0", "view1")
+    if targets is not None:
+        names = ("pred_view0", "pred_view1", "target_view0", "target_view1")
+    embeddings = (*predictions, *(targets or ()))
+    for name, x in zip(names, embeddings, strict=True):
         check_floats(who, name, x)
     for name, mask in zip(("mask_view0", "mask_view1"), masks, strict=True):
         if mask.is_floating_point() or mask.is_complex():

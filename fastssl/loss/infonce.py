@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastssl.loss._checks import (
-    check_floats,
+    check_bank,
     check_gather,
     check_pairs,
     check_temperature,
@@ -69,12 +69,7 @@ def info_nce(
         )
     check_pairs("info_nce", ("query", "key"), query, key, may_be_empty=distributed)
     if bank is not None:
-        check_floats("info_nce", "bank", bank)
-    if bank is not None and (bank.dim() != 2 or bank.shape[0] == 0 or bank.shape[1] != query.shape[1]):
-        raise ValueError(
-            f"info_nce: bank has shape {tuple(bank.shape)} and must be (M, {query.shape[1]}) with M at least 1, as "
-            "wide as the queries; write bank.t() where it is stored with the features first."
-        )
+        check_bank("info_nce", bank, query.shape[1])
     check_weights("info_nce", weights, query.shape[0])
     scale = inverse(temperature, query)
     share: float = query.shape[0]

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats, check_pairs, check_temperature, inverse
+from fastssl.loss._checks import (
+    check_floats,
+    check_pairs,
+    check_temperature,
+    check_weights,
+    inverse,
+    weighted,
+)
 from fastssl.loss._operators import contrastive_sums, softplus, unit
 
 __all__ = ["MACLLoss", "macl"]
@@ -17,7 +24,13 @@ EPS = 1e-8
 LEAST_PART = 1e-3
 
 
-def macl(z: Tensor, temperature: Tensor | float = 0.1, alpha: float = 0.5, A_0: float = 0.0) -> Tensor:
+def macl(
+    z: Tensor,
+    temperature: Tensor | float = 0.1,
+    alpha: float = 0.5,
+    A_0: float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Model-aware contrastive loss (MACL) over the two views of each image.
 
     NT-Xent at the temperature t (1 + alpha (A - A_0)), A the mean cosine of the positives, and a row whose positive has
@@ -30,12 +43,14 @@ def macl(z: Tensor, temperature: Tensor | float = 0.1, alpha: float = 0.5, A_0: 
         temperature: Where A is A_0; > 0, no unit. A tensor of one number may be learned.
         alpha: How far the temperature follows A, in [0, 1].
         A_0: The mean cosine at which nothing changes, in [0, 1].
+        weights: Of the rows' losses, (2B,), before their mean, beside 1 / (1 - P); A is the mean without them. None: 1.
 
     Returns:
         Mean loss, (), float32; float64 for float64. Differentiable once.
 
     Raises:
-        ValueError: z has an odd number of rows, no row or no column, temperature <= 0, or alpha or A_0 is not in [0, 1].
+        ValueError: z has an odd number of rows, no row or no column, weights are not one a row, temperature <= 0, or alpha or
+            A_0 is not in [0, 1].
         TypeError: z is of another type, or temperature is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
@@ -55,6 +70,7 @@ def macl(z: Tensor, temperature: Tensor | float = 0.1, alpha: float = 0.5, A_0: 
             f"macl: z has shape {tuple(z.shape)} and must be (2B, D) with B and D at least 1, rows i and i + B the views "
             "of one image; write torch.cat([view0, view1])."
         )
+    check_weights("macl", weights, z.shape[0])
     images = z.shape[0] // 2
     own = unit(z.detach())
     alignment = (own[:images] * own[images:]).sum(dim=1).mean()
@@ -64,7 +80,7 @@ def macl(z: Tensor, temperature: Tensor | float = 0.1, alpha: float = 0.5, A_0: 
     rows, positives, _ = contrastive_sums(z, None, scale, query_ids=ids, positive=images)
     losses = softplus(rows - positives)
     left = -torch.expm1(-losses.detach())  # 1 - P, with all its digits
-    return (losses / (left + EPS)).mean()
+    return weighted(losses / (left + EPS), weights).mean()
 
 
 class MACLLoss(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fastssl.loss._checks import check_pairs, check_temperature
+from fastssl.loss._checks import check_gather, check_pairs, check_temperature, check_weights
 from fastssl.loss.infonce import info_nce
 from fastssl.models._gather import world_size
 
@@ -34,7 +34,7 @@ def nnclr(
         Mean loss, (), float32; float64 for float64. Differentiable once.
 
     Raises:
-        ValueError: Shapes differ, there is no row or column, or temperature <= 0.
+        ValueError: Shapes differ, there is no row or column, weights are not one a row, or temperature <= 0.
         TypeError: Embeddings are of another type, or temperature is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient; of 16 bits on a GPU besides
@@ -46,6 +46,8 @@ def nnclr(
     0.3133
     """
     check_temperature("nnclr", temperature)
+    check_gather("nnclr", gather_distributed)
     distributed = gather_distributed and world_size() > 1
     check_pairs("nnclr", ("neighbors", "predictions"), neighbors, predictions, may_be_empty=distributed)
+    check_weights("nnclr", weights, neighbors.shape[0])
     return info_nce(neighbors, predictions, None, temperature, weights, gather_distributed)

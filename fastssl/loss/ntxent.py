@@ -144,8 +144,9 @@ class NTXentLoss(nn.Module):
         gather_distributed: bool = False,
     ) -> None:
         super().__init__()
-        check_temperature("NTXentLoss", temperature)
-        check_gather("NTXentLoss", gather_distributed)
+        who = type(self).__name__  # DirectCLRLoss is one
+        check_temperature(who, temperature)
+        check_gather(who, gather_distributed)
         self.temperature = temperature
         self.gather_distributed = gather_distributed
         self.memory_bank = MemoryBankModule(size=memory_bank_size, gather_distributed=gather_distributed)
@@ -162,9 +163,10 @@ class NTXentLoss(nn.Module):
             ValueError: Shapes differ, or there is no row or column, or the width is not that of the bank.
             TypeError: An embedding is not of a floating-point type.
         """
-        check_temperature("NTXentLoss", self.temperature)
+        who = type(self).__name__
+        check_temperature(who, self.temperature)
         distributed = self.gather_distributed and world_size() > 1
-        check_pairs("NTXentLoss", ("out0", "out1"), out0, out1, may_be_empty=distributed)
+        check_pairs(who, ("out0", "out1"), out0, out1, may_be_empty=distributed)
         if self.memory_bank.size[0] > 0:
             self.memory_bank.check_columns(out1)
             loss = info_nce(out0, out1, self.memory_bank.bank.to(out0.device), self.temperature)

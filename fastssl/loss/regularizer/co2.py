@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastssl.loss._checks import check_floats, check_pairs
+from fastssl.loss._checks import check_bank, check_pairs, check_weights, weighted
 from fastssl.loss._consistency import divergences
 from fastssl.models.modules.memory_bank import MemoryBankModule
 
@@ -14,12 +14,19 @@ __all__ = ["CO2Regularizer", "co2"]
 
 
 def co2(
-    query: Tensor, key: Tensor, bank: Tensor | None = None, alpha: float = 1.0, t_consistency: float = 0.05
+    query: Tensor,
+    key: Tensor,
+    bank: Tensor | None = None,
+    alpha: float = 1.0,
+    t_consistency: float = 0.05,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Consistent contrast (CO2): how differently a query and its key are distributed over the negatives.
 
     alpha / 2 times the symmetrized Kullback-Leibler divergence between the softmax of the query's similarities and that
     of the key's, over the pair itself and the negatives. The similarities are never stored: memory is O((B + M) D).
+    On a GPU they are torch's float32 products over tiles, also for 16 bits, not the kernels on tensor cores (but for the
+    denominators of a batch without a bank).
 
     Args:
         query: Embeddings, (B, D), float16, bfloat16, float32 or float64. Normalized here.
@@ -28,12 +35,13 @@ def co2(
             before the backward pass. None: the other keys for a query, the other queries for a key.
         alpha: Weight of the term.
         t_consistency: Divides the similarities; > 0, no unit. A number: learned, it would grow until nothing differs.
+        weights: Of the pairs' divergences, (B,), before their mean; None: 1.
 
     Returns:
         Mean over the pairs, (), float32; float64 for float64. Differentiable once, in query and key.
 
     Raises:
-        ValueError: Shapes do not fit together, there is no row or column, or t_consistency <= 0.
+        ValueError: Shapes do not fit together, there is no row or column, weights are not one a pair, or t_consistency <= 0.
         TypeError: Embeddings are of another type, or t_consistency is no number.
 
     Max error: twice that of the plain PyTorch formula against float64, in value and gradient; for pairs that are nearly
@@ -49,13 +57,9 @@ def co2(
     _check_temperature("co2", t_consistency)
     check_pairs("co2", ("query", "key"), query, key, may_be_empty=False)
     if bank is not None:
-        check_floats("co2", "bank", bank)
-        if bank.dim() != 2 or bank.shape[0] == 0 or bank.shape[1] != query.shape[1]:
-            raise ValueError(
-                f"co2: bank has shape {tuple(bank.shape)} and must be (M, {query.shape[1]}) with M at least 1, as wide as "
-                "the queries; write bank.t() where it is stored with the features first."
-            )
-    return alpha * divergences(query, key, bank, 1 / float(t_consistency)).mean()
+        check_bank("co2", bank, query.shape[1])
+    check_weights("co2", weights, query.shape[0])
+    return alpha * weighted(divergences(query, key, bank, 1 / float(t_consistency)), weights).mean()
 
 
 class CO2Regularizer(nn.Module):
