@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from loss_cases import gradient
 from torch import Tensor
 
 from fastssl._native import _C
-from fastssl.loss import DCLLoss, DetConBLoss, DetConSLoss, DirectCLRLoss, NTXentLoss, _cuda, dclw
+from fastssl.loss import DCLLoss, DCLWLoss, DetConBLoss, DetConSLoss, DirectCLRLoss, NTXentLoss, _cuda
 from fastssl.models.modules import MemoryBankModule, NNMemoryBankModule
 
 IMAGES = (2, 3)  # of the two processes
@@ -35,34 +36,36 @@ def flat(x: Tensor) -> Tensor:
     return x.flatten(0, 1)
 
 
-# Of x and y, (B, REGIONS, WIDTH), and masks, (B, REGIONS); made anew for eager mode and for the compiler, since banks change.
-LOSSES: dict[str, Callable[[], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
-    "DetConS": lambda: lambda x, y, m, loss=DetConSLoss(): loss(x, y, m, m.flip(1)),
-    "DetConB": lambda: lambda x, y, m, loss=DetConBLoss(): loss(x, y, y, x, m, m.flip(1)),
-    "DetConB of a teacher": lambda: lambda x, y, m, loss=DetConBLoss(): loss(x, y, y.detach(), x.detach(), m, m),
-    "dclw": lambda: lambda x, y, m: dclw(torch.cat([flat(x), flat(y)]), gather_distributed=True),
-    "DCL": lambda: lambda x, y, m, loss=DCLLoss(0.1, weights_of, True): loss(flat(x), flat(y)),
-    "NTXent": lambda: lambda x, y, m, loss=NTXentLoss(gather_distributed=True): loss(flat(x), flat(y)),
-    "NTXent with a bank": lambda: of_two_steps(NTXentLoss(memory_bank_size=(7, WIDTH), gather_distributed=True)),
-    "DirectCLR with a bank": lambda: of_two_steps(
-        DirectCLRLoss(loss_dim=4, memory_bank_size=(7, 4), gather_distributed=True)
+def of_two_steps(loss: Any, x: Tensor, y: Tensor, masks: Tensor) -> Tensor:
+    return loss(flat(x), flat(y)) + loss(flat(y), flat(x))
+
+
+def of_two_updates(bank: Any, x: Tensor, y: Tensor, masks: Tensor) -> Tensor:
+    found = [bank(flat(view), update=True) for view in (x, y)]
+    tensors = [t for one in found for t in (one if isinstance(one, tuple) else (one,))]
+    return flat(x).sum() + sum((t * torch.arange(t.shape[1])).sum() for t in tensors)
+
+
+# What is made, anew for eager mode and for the compiler, as banks change; and what is computed with it of x and y,
+# (B, REGIONS, WIDTH), and masks, (B, REGIONS).
+LOSSES: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor, Tensor, Tensor], Tensor]]] = {
+    "DetConS": (DetConSLoss, lambda loss, x, y, m: loss(x, y, m, m.flip(1))),
+    "DetConB": (DetConBLoss, lambda loss, x, y, m: loss(x, y, y, x, m, m.flip(1))),
+    "DetConB of a teacher": (DetConBLoss, lambda loss, x, y, m: loss(x, y, y.detach(), x.detach(), m, m)),
+    "DCLW": (lambda: DCLWLoss(gather_distributed=True), lambda loss, x, y, m: loss(flat(x), flat(y))),
+    "DCL": (lambda: DCLLoss(0.1, weights_of, True), lambda loss, x, y, m: loss(flat(x), flat(y))),
+    "NTXent": (lambda: NTXentLoss(gather_distributed=True), lambda loss, x, y, m: loss(flat(x), flat(y))),
+    "NTXent with a bank": (
+        lambda: NTXentLoss(memory_bank_size=(7, WIDTH), gather_distributed=True),
+        of_two_steps,
     ),
-    "neighbours": lambda: of_two_updates(NNMemoryBankModule((7, WIDTH), gather_distributed=True)),
-    "bank": lambda: of_two_updates(MemoryBankModule((7, WIDTH), gather_distributed=True)),
+    "DirectCLR with a bank": (
+        lambda: DirectCLRLoss(loss_dim=4, memory_bank_size=(7, 4), gather_distributed=True),
+        of_two_steps,
+    ),
+    "neighbours": (lambda: NNMemoryBankModule((7, WIDTH), gather_distributed=True), of_two_updates),
+    "bank": (lambda: MemoryBankModule((7, WIDTH), gather_distributed=True), of_two_updates),
 }
-
-
-def of_two_steps(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    return lambda x, y, m: loss(flat(x), flat(y)) + loss(flat(y), flat(x))
-
-
-def of_two_updates(bank: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    def call(x: Tensor, y: Tensor, m: Tensor) -> Tensor:
-        found = [bank(flat(view), update=True) for view in (x, y)]
-        tensors = [t for one in found for t in (one if isinstance(one, tuple) else (one,))]
-        return flat(x).sum() + sum((t * torch.arange(t.shape[1])).sum() for t in tensors)
-
-    return call
 
 
 @contextlib.contextmanager
@@ -89,14 +92,15 @@ def run_process(rank: int, folder: str) -> None:
     results: dict[Any, Any] = {}
     for emulated in (False, True):
         with kernels(emulated):
-            for name, make in LOSSES.items():
+            for name, (make, call) in LOSSES.items():
                 for compiled in (False, True):
                     torch.manual_seed(0)  # of the banks
                     torch.compiler.reset()
-                    loss = make()
-                    call = torch.compile(loss, fullgraph=True, backend="aot_eager") if compiled else loss
+                    step = functools.partial(call, make())
+                    if compiled:
+                        step = torch.compile(step, fullgraph=True, backend="aot_eager")
                     try:
-                        results[name, emulated, compiled] = gradient(lambda a, b, f=call: f(a, b, masks), x, y)
+                        results[name, emulated, compiled] = gradient(lambda a, b, f=step: f(a, b, masks), x, y)
                     except Exception as error:  # noqa: BLE001 - of all of them, and none keeps the other process waiting
                         results[name, emulated, compiled] = f"{type(error).__name__}: {error}"[:2000]
     torch.save(results, f"{folder}/results{rank}.pt")

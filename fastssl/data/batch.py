@@ -55,11 +55,17 @@ class Batch:
     def select(self, keep: list[int]) -> Batch:
         """The samples at these positions, copied."""
         which = torch.tensor(keep, dtype=torch.int64, device="cpu")
+
+        def of(rows: Tensor) -> Tensor:
+            if rows.device.type != "cpu":
+                return rows[which]
+            return torch.from_numpy(rows.numpy()[which.numpy()])  # numpy: Note [Torch's threads]
+
         return Batch(
             views=[view[which] for view in self.views],
-            targets=self.targets[which],
+            targets=of(self.targets),
             filenames=[self.filenames[i] for i in keep],
-            indices=self.indices[which],
-            params=self.params[which],
+            indices=of(self.indices),
+            params=Plan(of(self.params.data)),
             epoch=self.epoch,
         )

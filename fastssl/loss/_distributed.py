@@ -26,7 +26,7 @@ from fastssl.loss._operators import backend_of, refuse_forward_mode, refuse_seco
 from fastssl.loss._rows import unit_rows, unit_rows_backward, working_dtype
 from fastssl.models._gather import gather, gather_rows, world_size
 
-__all__ = ["GatheredSums", "alike", "gathered_sums", "own_part", "towers"]
+__all__ = ["GatheredSums", "alike", "gathered_sums", "own_part", "softmax_of_all", "towers"]
 
 
 class GatheredSums(NamedTuple):
@@ -255,6 +255,27 @@ def _differentiate(
 
 _sums.register_autograd(_differentiate, setup_context=_keep)
 _backward.register_autograd(refuse_second_derivative)
+
+
+def softmax_of_all(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax over the numbers of all processes, of this process's, (N,), and how many all have, (); without gradient.
+
+    Every process must call this. Two numbers of each process travel.
+    """
+    return _softmax(x.detach())
+
+
+@torch.library.custom_op("fastssl::softmax_of_processes", mutates_args=())
+def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
+    exact = x.double()
+    own = torch.stack([exact.logsumexp(0), torch.full_like(exact[:1].sum(), len(x))])
+    sums, counts = gather_rows(own[None], [1] * world_size()).unbind(1)
+    return (exact - sums.logsumexp(0)).exp().to(x.dtype), counts.sum().to(x.dtype)
+
+
+@_softmax.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(())
 
 
 def towers(everyone: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from fastssl.loss._checks import (
     inverse,
     weighted,
 )
-from fastssl.loss._distributed import gathered_sums
+from fastssl.loss._distributed import gathered_sums, softmax_of_all
 from fastssl.loss._gather_gradient import gather_with_gradient
 from fastssl.loss._operators import contrastive_sums, unit
 from fastssl.models._gather import world_size
@@ -124,6 +124,12 @@ def negative_mises_fisher_weights(out0: Tensor, out1: Tensor, sigma: float = 0.5
     return 2 - len(similarity) * similarity.softmax(dim=0)
 
 
+def _of_all_processes(out0: Tensor, out1: Tensor, sigma: float) -> Tensor:
+    """The same for this process's rows, (B,), among those of all processes."""
+    part, count = softmax_of_all((out0.detach() * out1.detach()).sum(dim=1) / sigma)
+    return 2 - count * part
+
+
 class DCLLoss(nn.Module):
     """DCL between two batches of views, without the similarity matrix.
 
@@ -220,6 +226,9 @@ def _weights(
 ) -> Tensor:
     """The weights of this process's rows, (2B,), among those of the rows of all processes."""
     first, second, own = unit(out0), unit(out1), None
+    if distributed and isinstance(weight_fn, partial) and weight_fn.func is negative_mises_fisher_weights:
+        # Of the rows of the others their similarities alone count.
+        return _of_all_processes(first, second, **weight_fn.keywords).repeat(2)  # alike in both orders
     if distributed:
         everyone, own = gather_with_gradient(torch.cat([first, second], dim=1))
         first, second = everyone.chunk(2, dim=1)

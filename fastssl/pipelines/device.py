@@ -27,10 +27,11 @@ _inherited: list[Any] = []
 # Note [Torch's threads]
 # What torch does on the CPU to more than some thousand numbers it does on threads of OpenMP, one for each core, and when they are
 # done they spin for some milliseconds before they sleep: 6 ms of a core for each of them, where a batch of 256 takes 20. An index
-# of a plan once a batch so took the cores from those that decode. There are to be no such calls between one batch and the next:
-# numpy copies on the thread that asks. tests/test_torch_threads.py looks for them.
+# of a plan once a batch so took the cores from those that decode. There are to be no such calls from one batch for a device to the
+# next: numpy copies on the thread that asks. tests/test_torch_threads.py looks for them.
 
 _ALIGN = 256
+_NOTHING = torch.empty(0, dtype=torch.uint8, device="cpu")
 # Of the first blocks, before any batch was seen: bytes for an image.
 _FIRST_PIXELS = 512 << 10
 _FIRST_ENCODED = 128 << 10
@@ -136,10 +137,13 @@ class DevicePipeline:
         return self._fitting(slot, leaves)
 
     def _fitting(self, slot: _Slot | None, leaves: bool) -> _Slot:
-        """A slot with what is large enough of this one, and the rest anew."""
+        """A slot with what is large enough of this one, which nobody uses any more, and the rest anew."""
         encoded_bytes = self._encoded_bytes if leaves else 0
-        pixels = slot.pixels if slot is not None and slot.pixels.numel() >= self._pixel_bytes else None
-        encoded = slot.encoded if slot is not None and slot.encoded.numel() >= encoded_bytes else None
+        pixels = encoded = None
+        if slot is not None:
+            pixels = slot.pixels if slot.pixels.numel() >= self._pixel_bytes else None
+            encoded = slot.encoded if slot.encoded.numel() >= encoded_bytes else None
+            slot.pixels = slot.encoded = _NOTHING  # what is too small is let go of before more is asked for
         return _Slot(
             self.streams.staging(self._pixel_bytes) if pixels is None else pixels,
             self.streams.staging(encoded_bytes) if encoded is None else encoded,
@@ -207,8 +211,11 @@ class DevicePipeline:
             return
         if decodings.ready is not None:
             self.streams.wait(decodings.ready)
-        self._pixel_bytes = max(self._pixel_bytes, _round_up(int(native.pixels.taken * 1.125)))
-        self._encoded_bytes = max(self._encoded_bytes, _round_up(int(native.encoded.taken * 1.125)))
+        # Larger ones only where one was too small: pinned memory is dear to come by.
+        if native.pixels.taken > slot.pixels.numel():
+            self._pixel_bytes = max(self._pixel_bytes, _round_up(int(native.pixels.taken * 1.125)))
+        if native.encoded.taken > slot.encoded.numel():
+            self._encoded_bytes = max(self._encoded_bytes, _round_up(int(native.encoded.taken * 1.125)))
         done = slot.done = self.streams.mark()
         self.hold(done, (slot, native, decodings))
         gathered.slot = None  # from here on it is not this batch's: an interrupt must not bring it here twice

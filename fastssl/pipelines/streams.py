@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -78,10 +79,17 @@ class CudaStreams:
         self._decoding = torch.cuda.Stream(device)
 
     def rendering(self) -> AbstractContextManager[Any]:
-        return torch.cuda.stream(self._rendering)
+        return self._on(self._rendering)
 
     def decoding(self) -> AbstractContextManager[Any]:
-        return torch.cuda.stream(self._decoding)
+        return self._on(self._decoding)
+
+    @contextlib.contextmanager
+    def _on(self, stream: torch.cuda.Stream) -> Iterator[None]:
+        # The device first: the stream's own context ends by making the device current that was so before, and on a thread that
+        # never chose one that is GPU 0, where this would set up a context, some hundred MB, for each process of a machine.
+        with torch.cuda.device(self.device), torch.cuda.stream(stream):
+            yield
 
     def mark(self) -> Event:
         # Blocking: whoever waits for it sleeps, and leaves the core to threads that decode.
