@@ -4,7 +4,7 @@
 #
 # In parts, which PART picks one or more of ("tests bench"), where time is short; what they leave is in build/gpu-check:
 #   build     compiles for this GPU's architecture
-#   tests     tests/test_cuda*.py, without what the host emulates
+#   tests     tests/test_cuda*.py, without what only the host's emulator can do (the marker "emulator")
 #   losses    losses.py; where the GPU has wgmma, the tests and times of the kernels that FASTSSL_WGMMA=0 takes, too
 #   bench     gpu_views.py, the micro-benchmarks, views.py --quick; then benchmarks/results/<device>-<commit>.json and .md
 #   decode    gpu_decode.py --quick: every decoder, and the Loader beside them; joined with the above
@@ -113,7 +113,7 @@ tests() {
     run "$python" benchmarks/compile_ahead.py "${ahead[@]}" &
   fi
   FASTSSL_REQUIRE_CUDA=1 FASTSSL_TEST_DEVICES=cuda run "$python" -m pytest tests/test_cuda*.py ${jobs:+-n "$jobs" -p no:benchmark} \
-    -k "not order_of_threads and not every_size_of_gpu and not cut_like_large" || failed=$?
+    -m "not emulator" || failed=$?
   wait # for what is compiled: it must not run beside a benchmark
   return "$failed"
 }
@@ -135,7 +135,7 @@ wgmma() {
   [ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)" = 9.0 ] || return 0
   local value failed=0
   FASTSSL_WGMMA=0 FASTSSL_REQUIRE_CUDA=1 FASTSSL_TEST_DEVICES=cuda run timeout -k 10 200 "$python" -m pytest tests/test_cuda_contrastive.py ${jobs:+-n "$jobs" -p no:benchmark} \
-    -k "not order_of_threads and not every_size_of_gpu and not cut_like and not environment and not wide" || failed=$?
+    -m "not emulator and not wgmma" || failed=$?
   for value in 0 1; do
     echo "gpu-check: FASTSSL_WGMMA=$value"
     FASTSSL_WGMMA=$value run timeout -k 10 100 "$python" benchmarks/losses.py --ours --out "$state/wgmma-$value.report" || failed=$?

@@ -40,7 +40,17 @@ def _cuda_alone() -> bool:
 
 
 class Emulated(str):
-    """A device, the CPU, on which the losses take their CUDA kernels, compiled for the host: see `emulated_kernels`."""
+    """A device, the CPU, on which the losses take their CUDA kernels, compiled for the host: see `emulated_kernels`.
+
+    `wide`: those of an H100, by wgmma, where they take the rows.
+    """
+
+    wide: bool
+
+    def __new__(cls, device: str, wide: bool = False) -> Emulated:
+        self = super().__new__(cls, device)
+        self.wide = wide
+        return self
 
 
 def devices_and_kernels() -> list:
@@ -52,14 +62,16 @@ def devices_and_kernels() -> list:
 def emulated_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     """On the device "emulated" of `devices_and_kernels`, losses take the kernels."""
     callspec = getattr(request.node, "callspec", None)
-    if callspec is None or not isinstance(callspec.params.get("device"), Emulated):
+    device = None if callspec is None else callspec.params.get("device")
+    if not isinstance(device, Emulated):
         yield
         return
     from fastssl._native import _C
     from fastssl.loss import _cuda
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cuda, "emulated_grid", _C.GridSize(multiprocessors=3, shared_bytes=228 * 1024))
+        grid = _C.GridSize(multiprocessors=3, shared_bytes=228 * 1024, wide=device.wide)
+        patch.setattr(_cuda, "emulated_grid", grid)
         yield
 
 

@@ -61,10 +61,31 @@ def test_kernels_of_contrastive_losses_use_the_matrix_units(report):
         "WideForwardKernel<4>": 256,
         "WideFusedKernel<2>": 384,  # the same, once before the loop and once in it, and once with the weights
         "WideFusedKernel<4>": 384,  # 64 keys
+        "WidePanelKernel": 128,  # 64 rows with 256 columns, four warps: of one 16 x 256 sums of 64 terms
+        "WideProductKernel": 256,  # the same, along and across
     }
+    assert {kernel for kernel in report if kernel.startswith("Wide")} <= least.keys()
     for kernel, number in least.items():
         for arch, resources in report[kernel].items():
             assert resources.products >= number, (kernel, arch)
+
+
+def test_kernels_by_wgmma_wait_for_products_where_they_say_so(report):
+    """Once for each wait_products() of their code; a compiler that cannot keep products apart from other work adds a wait to
+    each of them, and says so in a warning alone."""
+    most = {
+        "WideForwardKernel<2>": 2,  # with a shift that is constant, and with one of each row
+        "WideForwardKernel<4>": 2,
+        "WideFusedKernel<2>": 2,  # before the loop, and in it
+        "WideFusedKernel<4>": 2,
+        "WidePanelKernel": 1,
+        "WideProductKernel": 2,  # along and across
+    }
+    assert {kernel for kernel in report if kernel.startswith("Wide")} <= most.keys()
+    for kernel, number in most.items():
+        for arch, resources in report[kernel].items():
+            # None at all would say that waits are not recognized.
+            assert 1 <= resources.waits <= number, (kernel, arch, resources.waits)
 
 
 def make_report(**changes: object) -> cuda_resources.Report:
@@ -80,6 +101,7 @@ def make_report(**changes: object) -> cuda_resources.Report:
         ({"shared": 16}, "FrameKernel<3>, sm_90: shared 0 -> 16"),
         ({"generic": 1}, "FrameKernel<3>, sm_90: generic 0 -> 1"),
         ({"doubles": 1}, "FrameKernel<3>, sm_90: doubles 0 -> 1"),
+        ({"waits": 1}, "FrameKernel<3>, sm_90: waits 0 -> 1"),
         ({"products": 8}, "FrameKernel<3>, sm_90: 16 products of matrices, now 8"),
         ({"loads": {"32": 8}}, "FrameKernel<3>, sm_90: the widest loads had 128 bits, now 32"),
         ({"stores": {"32": 2, "64": 1}}, "FrameKernel<3>, sm_90: 2 stores of 64 bits, now 1"),
@@ -119,6 +141,8 @@ def test_accesses_are_counted_by_width():
         "@!UP0 DFMA R4, R2, R6, R8 ;",
         "HMMA.16816.F32 R4, R8, R12, R4 ;",
         "HGMMA.64x128x16.F32 R24, gdesc[UR4], RZ, !UPT ;",
+        "WARPGROUP.ARRIVE ;",
+        "WARPGROUP.DEPBAR.LE gsb0, 0x0 ;",
         "STS.128 [R1], R4 ;",
     ]
     r = Resources(32, 0, 0, 0)
@@ -126,7 +150,7 @@ def test_accesses_are_counted_by_width():
     cuda_resources.add_instructions(text, r)
     assert r.loads == {"128": 1, "8": 1, "64": 1}
     assert r.stores == {"32": 1, "16": 1}
-    assert (r.generic, r.local_accesses, r.doubles, r.products, r.instructions) == (2, 1, 1, 17, 10)
+    assert (r.generic, r.local_accesses, r.doubles, r.products, r.waits, r.instructions) == (2, 1, 1, 17, 1, 12)
 
 
 def test_stored_reports_survive_writing(tmp_path):

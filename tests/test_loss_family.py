@@ -31,6 +31,11 @@ from fastssl.loss import (
 )
 
 HERE = ["cpu", pytest.param(Emulated("cpu"), id="emulated")]
+KERNELS = [
+    pytest.param(Emulated("cpu"), id="emulated"),
+    pytest.param(Emulated("cpu", wide=True), id="emulated-wide"),
+    devices()[-1],
+]
 counts = st.integers(1, 10)
 small = st.integers(1, 20)
 large = st.sampled_from([255, 257, 515])
@@ -165,20 +170,29 @@ def test_siglip_is_as_exact_as_plain_torch(
     )
 
 
-LARGE: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], float]] = {
-    "info_nce": (lambda x, y, s: info_nce(x, y, temperature=1 / s), lambda x, y, s: _batch(x, y, s), 1),
+# Ours and plain torch, of two towers and a scale.
+LARGE: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "info_nce": (lambda x, y, s: info_nce(x, y, temperature=1 / s), lambda x, y, s: _batch(x, y, s)),
+    "bank": (
+        lambda x, y, s: info_nce(x, y, _bank(x), 1 / s),
+        lambda x, y, s: reference.plain_infonce(x, y, _bank(x), 1 / s),
+    ),
     "supcon": (
         lambda x, y, s: supcon(torch.cat([x, y]), _labels(x), 1 / s),
         lambda x, y, s: reference.plain_supcon(torch.cat([x, y]), _labels(x), 1 / s),
-        1,
     ),
-    "clip": (clip_loss, reference.plain_clip, 1),
+    "clip": (clip_loss, reference.plain_clip),
     "siglip": (
         lambda x, y, s: siglip_loss(x, y, s, -10.0),
         lambda x, y, s: reference.plain_siglip(x, y, s, -10.0),
-        600,
     ),
 }
+
+
+def _bank(x: Tensor) -> Tensor:
+    """Unit rows, half a tile of a CPU's more than there are queries."""
+    keys = rows(len(x) + _tiles.CPU_TILE[1] // 2, x.shape[1], seed=7)
+    return torch.nn.functional.normalize(keys, dim=1).to(x.device)
 
 
 def _batch(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
@@ -197,9 +211,43 @@ def _labels(x: Tensor) -> Tensor:
 def test_losses_over_many_tiles_are_as_exact_as_plain_torch(
     name: str, device: str, dtype: torch.dtype, data: st.DataObject, count: int, width: int, t: float
 ) -> None:
-    loss, plain, terms = LARGE[name]
-    inputs = [*two_towers(data, count, width, device, dtype), torch.tensor(1 / t, dtype=dtype, device=device)]
-    assert_as_exact_as_plain(loss, plain, plain, inputs, 1 / t + 10 * (name == "siglip"), terms)
+    compare_with_plain(name, *two_towers(data, count, width, device, dtype), t)
+
+
+def compare_with_plain(name: str, x: Tensor, y: Tensor, t: float) -> None:
+    """The exact values are those of plain torch in float64."""
+    loss, plain = LARGE[name]
+    bias, terms = (10, len(x)) if name == "siglip" else (0, 1)
+    inputs = [x, y, torch.tensor(1 / t, dtype=x.dtype, device=x.device)]
+    assert_as_exact_as_plain(loss, plain, plain, inputs, 1 / t + bias, terms)
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("count, width, t", [(1031, 1030, 0.1), (1031, 33, 0.01), (1537, 129, 0.1)])
+def test_losses_of_large_batches_are_as_exact_as_plain_torch(
+    name: str, device: str, dtype: torch.dtype, count: int, width: int, t: float
+) -> None:
+    """On a CPU, three or four rows of tiles, and of the bank's 1,543 or 2,049 keys two or three columns."""
+    x, y = (rows(count, width, torch.float64, seed=seed) for seed in (1, 2))
+    if t == 0.01:  # as after training
+        y = x + 0.01 * y
+    # In every row of tiles: as `embeddings` makes them.
+    x[3], x[520], x[1030], y[600] = 0, 1e3 * x[520], -x[5], 1e-3 * y[600]
+    compare_with_plain(name, x.to(device, dtype), y.to(device, dtype), t)
+
+
+@pytest.mark.parametrize("name", [name for name in LARGE if name != "siglip"])  # which has no kernels
+@pytest.mark.parametrize("device", KERNELS)
+@pytest.mark.parametrize("dtype", [dtype for dtype in TYPES if dtype != torch.float64])
+@settings(deadline=None, max_examples=4)
+@given(data=st.data(), count=counts, width=st.sampled_from([66, 128, 200, 256, 257, 300]), t=temperatures)
+def test_kernels_of_all_widths_are_as_exact_as_plain_torch(
+    name: str, device: str, dtype: torch.dtype, data: st.DataObject, count: int, width: int, t: float
+) -> None:
+    """The kernels by wgmma take rows of 16 bits: of 65 to 128 and of 193 to 256 dimensions, and beyond, for gradients alone."""
+    compare_with_plain(name, *two_towers(data, count, width, device, dtype), t)
 
 
 @pytest.mark.parametrize("t", [0.01, 0.1])
