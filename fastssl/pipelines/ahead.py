@@ -126,7 +126,7 @@ class _Line:
         self._first: _Asked | None = None
 
     def next(self, wait: bool) -> _Asked | None:
-        """The next batch, when its job is done and there is room for it. None at the end; or, unless `wait`, if that is not so."""
+        """The next batch, once its job is done and there is room for it. None at the end; or, without `wait`, before that."""
         try:
             if self._first is None:
                 self._first = self._inbox.get(wait)

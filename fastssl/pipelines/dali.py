@@ -116,6 +116,7 @@ class DaliDecoder:
         self._begun.append(batch)
 
     def finish(self) -> list[Decoded | None]:
+        self._drop_inherited()
         batch = self._begun[0]
         try:
             self._collect(batch)
@@ -166,13 +167,12 @@ class DaliDecoder:
         return batch.decoded
 
     def _schedule(self, images: Sequence[LeftImage]) -> None:
-        if self._pid != os.getpid():  # Note [Forks]
-            self._drop()
+        self._drop_inherited()
         if self._pipeline is None or len(images) > self._batch_size:
             for batch in self._begun:
                 self._collect(batch)
             self._batch_size = max(self._batch_size, len(images))
-            self._pipeline, self._pid = self._make(), os.getpid()
+            self._pipeline = self._make()
         self._feed(self._pipeline, images)
         self._pipeline.schedule_run()
 
@@ -195,6 +195,12 @@ class DaliDecoder:
             batch.error = error  # and DALI has done with it
         else:
             batch.decoded = [self._decoded(image, pixels, i) for i, image in enumerate(batch.images)]
+
+    def _drop_inherited(self) -> None:
+        """In a forked child, the pipeline of its parent; Note [Forks]."""
+        if self._pid != os.getpid():
+            self._drop()
+            self._pid = os.getpid()
 
     def _drop(self) -> None:
         """Lets go of the pipeline; what is lost with it is decoded again when it is asked for."""

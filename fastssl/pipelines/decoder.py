@@ -71,7 +71,7 @@ class Overlapping(Decoder, Protocol):
     """A decoder that may begin with a batch before the one before it is finished: with one more, no matter how they end."""
 
     def start(self, images: Sequence[LeftImage]) -> None:
-        """Begins with these images, at least one, and comes back at once. They must stay where they are until they are finished."""
+        """Begins with these images, at least one, and comes back at once. They must stay in place until they are finished."""
         ...
 
     def finish(self) -> list[Decoded | None]:
@@ -85,7 +85,9 @@ class Overlapping(Decoder, Protocol):
 
 def decoded_of(pixels: Tensor, planes: bool, top: int = 0, left: int = 0) -> Decoded:
     """Of uint8, (3, H, W) with `planes`, else (H, W, 3): the part of the image from (top, left) on."""
-    if pixels.is_contiguous():  # all that decoders give; by way of strides it takes 4 us an image, which the next batch waits for
+    if (
+        pixels.is_contiguous()
+    ):  # all that decoders give; by way of strides it takes 4 us an image, which the next batch waits for
         if planes:
             _, rows, columns = pixels.shape
             return Decoded(pixels.data_ptr(), columns, rows * columns, top, left, rows, columns, pixels)
@@ -105,8 +107,8 @@ def check_device(who: str, device: torch.device, error: Exception) -> None:
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
         raise torch.OutOfMemoryError(f"{who}: {error}") from error
     if device.type == "cuda" and torch.cuda.is_initialized():
-        # Raises if a kernel has failed, on whatever stream, which nothing after it survives. Of the whole device it would wait for
-        # all that training has asked for, and `one_by_one` comes here nine times for one bad image of 256.
+        # Raises if a kernel has failed, on whatever stream, which nothing after it survives. To synchronize the device would
+        # be to wait for all that training has asked for, and `one_by_one` comes here nine times for one bad image of 256.
         torch.cuda.current_stream(device).synchronize()
 
 
