@@ -172,7 +172,7 @@ class DaliDecoder:
             for batch in self._begun:
                 self._collect(batch)
             self._batch_size = max(self._batch_size, len(images))
-            self._pipeline = self._make()
+            self._pipeline = self._run_in(self._make())
         self._feed(self._pipeline, images)
         self._pipeline.schedule_run()
 
@@ -241,8 +241,10 @@ class DaliDecoder:
                 shape = fn.external_source(name="shape", dtype=types.INT32, ndim=1)
                 pixels = fn.decoders.image_slice(encoded, start=start, shape=shape, axes=[0, 1], device="cpu", **common)
             pipeline.set_outputs(pixels)
-        built(pipeline)
-        # With the first call DALI begins as many batches as may be under way, whether they are there or not: so with these.
+        return built(pipeline)
+
+    def _run_in(self, pipeline: Any) -> Any:
+        """The pipeline after its first call, with which DALI begins as many batches as may be under way, there or not."""
         blacks = [[_black()] for _ in range(_UNDER_WAY)]
         for black in blacks:
             self._feed(pipeline, black)

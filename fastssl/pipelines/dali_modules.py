@@ -47,8 +47,8 @@ def why_not_dali() -> str | None:
 
 # Note [Forks]
 # To let go of a pipeline, DALI joins its threads, which a forked child does not have: it would wait for ever, in whatever let go
-# of the last reference, a frame of a generator or the end of the interpreter. So a child's pipelines are empty from the first, and
-# what they held is never let go of. They raise when they are used; a new one works there, on the CPU.
+# of the last reference, a frame of a generator or the end of the interpreter. So a child finds its pipelines empty, and what they
+# held is never let go of. They raise when they are used; a new one works there, on the CPU.
 
 _pipelines: weakref.WeakSet[Any] = weakref.WeakSet()
 
