@@ -85,9 +85,8 @@ class Overlapping(Decoder, Protocol):
 
 def decoded_of(pixels: Tensor, planes: bool, top: int = 0, left: int = 0) -> Decoded:
     """Of uint8, (3, H, W) with `planes`, else (H, W, 3): the part of the image from (top, left) on."""
-    if (
-        pixels.is_contiguous()
-    ):  # all that decoders give; by way of strides it takes 4 us an image, which the next batch waits for
+    if pixels.is_contiguous():
+        # As all that decoders give; by way of strides it takes 4 us an image, for which the next batch waits.
         if planes:
             _, rows, columns = pixels.shape
             return Decoded(pixels.data_ptr(), columns, rows * columns, top, left, rows, columns, pixels)
