@@ -192,11 +192,13 @@ def by_decoder(name: str, inputs: Inputs) -> Run:
 
 
 def pixels_of(decoded: Any) -> torch.Tensor:
-    """Of what a decoder gave, (H, W, 3): its owner, torch's tensor or another library's."""
+    """Of what a decoder gave, (H, W, 3), whose owner is torch's tensor or another library's."""
     if decoded is None:
         raise CheckFailed("an image was refused")
     owner = decoded.owner
-    return owner if isinstance(owner, torch.Tensor) else torch.from_dlpack(owner)
+    pixels = owner if isinstance(owner, torch.Tensor) else torch.from_dlpack(owner)
+    strides = (decoded.stride, 1, decoded.plane) if decoded.plane else (decoded.stride, 3, 1)
+    return pixels.as_strided((decoded.rows, decoded.columns, 3), strides)
 
 
 def decode_task(inputs: Inputs) -> Task:

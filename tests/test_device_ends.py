@@ -18,6 +18,7 @@ from test_leaks import eventually, files, forks_beside_threads, threads
 import fastssl
 from fastssl import Loader
 from fastssl.data import BytesCollate
+from fastssl.pipelines.dali_modules import why_not_dali
 from fastssl.pipelines.device import DevicePipeline
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which is Linux's")
@@ -272,6 +273,9 @@ def test_closing_can_be_interrupted(streams):
 
 # --- processes --------------------------------------------------------------------------------------------------------
 
+DALI = "fastssl.pipelines.DaliDecoder(torch.device('cpu'), 4, 1)"
+needs_dali = pytest.mark.skipif(why_not_dali() is not None, reason=str(why_not_dali()))
+
 BEGIN = """
 import atexit, gc, os, sys, threading, time
 import fastssl
@@ -382,7 +386,7 @@ except KeyboardInterrupt:
 
 
 @forks_beside_threads
-@pytest.mark.parametrize("decoder", ["SlowDecoder(streams)", "None"])
+@pytest.mark.parametrize("decoder", ["SlowDecoder(streams)", "None", pytest.param(DALI, marks=needs_dali)])
 def test_a_forked_child_leaves_the_device_alone(nursery, photos, decoder):
     """Of iterations, loaders and memory that it inherits: whatever it does with them, and however it ends."""
     nursery.run(

@@ -14,6 +14,7 @@ import torch
 from conftest import devices
 from slow_streams import SlowStreams, on_host
 from test_bad_input import BAD, UNUSUAL
+from test_leaks import forks_beside_threads
 
 import fastssl
 from fastssl import Loader, ops, recipes
@@ -125,12 +126,8 @@ def broken(data):
 def test_of_a_batch_that_fails_only_the_images_at_fault_are_missing(device, bad):
     decoder = DaliDecoder(torch.device(device), 16, 2)
     batch = [left(images.jpeg(images.photo(40 + i, 50, seed=i)), i) for i in range(10)]
-    spoilt = [
-        image._replace(data=tensor_of(broken(bytes(image.data.numpy())))) if image.position in bad else image
-        for image in batch
-    ]
     for _ in range(2):  # the pipeline lives on
-        got = decoder.decode(spoilt)
+        got = decoder.decode(spoilt(batch, bad))
         assert [i for i, decoded in enumerate(got) if decoded is None] == list(bad)
         for image, decoded in zip(batch, decoder.decode(batch), strict=True):
             assert_decoded(image, decoded, LEVELS[device])
@@ -177,6 +174,108 @@ def test_a_call_that_is_broken_off_leaves_nothing_to_the_next(monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(decoder._pipeline, "share_outputs", interrupt)
         decoder.decode([left(images.jpeg(images.noise(61, 83)), i) for i in range(3)])
+    for image, decoded in zip(batch, decoder.decode(batch), strict=True):
+        assert_decoded(image, decoded)
+
+
+def spoilt(batch, bad):
+    return [
+        image._replace(data=tensor_of(broken(bytes(image.data.numpy())))) if image.position in bad else image
+        for image in batch
+    ]
+
+
+@pytest.mark.parametrize("device", devices())
+def test_two_batches_under_way_are_as_if_they_came_one_by_one(device):
+    """Images at fault in either, or both: the others lose nothing, and the pipeline lives on."""
+    decoder = DaliDecoder(torch.device(device), 8, 2)
+    batches = [[left(images.jpeg(images.photo(40 + k, 50 + i, seed=i)), i) for i in range(5)] for k in range(12)]
+    at_fault = [(), (), (1,), (), (0, 4), (2,), (), (), (3,), (), (), (0,)]
+    given = [spoilt(batch, bad) for batch, bad in zip(batches, at_fault, strict=True)]
+    decoder.start(given[0])
+    pipeline, held = decoder._pipeline, []
+    for k in range(12):
+        if k < 11:
+            decoder.start(given[k + 1])
+        held.append(decoder.finish())
+    assert decoder._pipeline is pipeline
+    for batch, bad, got in zip(batches, at_fault, held, strict=True):
+        assert [i for i, decoded in enumerate(got) if decoded is None] == list(bad)
+        for image, decoded in zip(batch, got, strict=True):
+            if decoded is not None:
+                assert_decoded(image, decoded, LEVELS[device])
+
+
+def test_a_batch_in_which_nothing_can_be_decoded_takes_none_with_it():
+    decoder = DaliDecoder(CPU, 8, 2)
+    batch = [left(KINDS["4:2:0"], i) for i in range(3)]
+    decoder.start(spoilt(batch, (0, 1, 2)))
+    decoder.start(batch)
+    assert decoder.finish() == [None] * 3
+    decoder.start(batch)
+    for _ in range(2):
+        for image, decoded in zip(batch, decoder.finish(), strict=True):
+            assert_decoded(image, decoded)
+
+
+def test_a_larger_batch_may_come_while_another_is_under_way():
+    decoder = DaliDecoder(CPU, 2, 1)
+    small, large = ([left(KINDS["4:2:0"], i) for i in range(count)] for count in (2, 9))
+    decoder.start(small)
+    decoder.start(large)
+    for batch in (small, large):
+        for image, decoded in zip(batch, decoder.finish(), strict=True):
+            assert_decoded(image, decoded)
+
+
+@pytest.mark.parametrize("message, ends", [("cannot begin", None), ("out of memory", torch.OutOfMemoryError)])
+def test_a_batch_that_cannot_be_begun_takes_none_with_it(monkeypatch, message, ends):
+    decoder = DaliDecoder(CPU, 4, 1)
+    batch = [left(KINDS["4:2:0"], i) for i in range(3)]
+    decoder.start(batch)
+
+    def fail(*_):
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder._pipeline, "schedule_run", fail)
+        decoder.start(batch)
+    for image, decoded in zip(batch, decoder.finish(), strict=True):
+        assert_decoded(image, decoded)
+    if ends is not None:
+        with pytest.raises(ends, match="DALI"):
+            decoder.finish()
+        decoder.start(batch)
+    for image, decoded in zip(batch, decoder.finish(), strict=True):
+        assert_decoded(image, decoded)
+
+
+def test_for_want_of_memory_one_batch_fails_and_the_next_does_not(monkeypatch):
+    decoder = DaliDecoder(CPU, 4, 1)
+    batch = [left(KINDS["4:2:0"], i) for i in range(3)]
+    decoder.start(batch)
+    decoder.start(batch)
+    share, calls = decoder._pipeline.share_outputs, []
+
+    def fail_once(stream):
+        outputs = share(stream)
+        calls.append(1)
+        if len(calls) == 1:
+            decoder._pipeline.release_outputs()
+            raise RuntimeError("CUDA allocation failed")
+        return outputs
+
+    monkeypatch.setattr(decoder._pipeline, "share_outputs", fail_once)
+    with pytest.raises(torch.OutOfMemoryError, match="DALI"):
+        decoder.finish()
+    for image, decoded in zip(batch, decoder.finish(), strict=True):
+        assert_decoded(image, decoded)
+
+
+def test_what_was_begun_and_nobody_finished_is_not_taken_for_what_follows():
+    decoder, batch = DaliDecoder(CPU, 4, 1), [left(KINDS["4:2:0"], i) for i in range(3)]
+    for _ in range(2):
+        decoder.start([left(images.jpeg(images.noise(61, 83)), i) for i in range(3)])
     for image, decoded in zip(batch, decoder.decode(batch), strict=True):
         assert_decoded(image, decoded)
 
@@ -393,6 +492,103 @@ print(sum(len(images) for images, _, _ in ragged))
         interrupt_at="ready",
     )
     assert done.check().stdout.splitlines()[-1] == "23"
+
+
+# --- forks --------------------------------------------------------------------------------------------------------------
+
+FORK = """
+import gc, os, signal, sys, warnings
+warnings.filterwarnings("ignore", message=".*multi-threaded.*fork.*", category=DeprecationWarning)
+import torch
+import fastssl
+from fastssl import Loader, recipes
+from fastssl.pipelines import DaliBatches, DaliDecoder, DaliViews, FileReader, WebdatasetReader
+from fastssl.pipelines.decoder import LeftImage
+folder = fastssl.data.ImageFolder(sys.argv[1])
+reader = FileReader(folder)
+def fork(child):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)  # ends it where it hangs
+        child()
+        gc.collect()
+        sys.exit(0)  # with all that the end of an interpreter does
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+# What there is when it forks, and what the child does with it before it ends.
+USES = {
+    "decoder": (
+        """
+from PIL import Image
+def images():
+    for i, path in enumerate(folder.paths_of(torch.arange(4))):
+        data = torch.frombuffer(bytearray(open(path, "rb").read()), dtype=torch.uint8)
+        width, height = Image.open(path).size
+        yield LeftImage(i, data, height, width, (0, 0, height, width))
+batch = list(images())
+decoder = DaliDecoder(torch.device("cpu"), 4, 2)
+decoder.start(batch)
+decoder.start(batch)
+kept = decoder.finish()
+""",
+        {
+            "nothing": "pass",
+            "let go": "del globals()['decoder'], globals()['kept']",
+            "abandon": "decoder.abandon()",
+            "decode": "assert None not in decoder.decode(batch)",
+            "finish": "assert None not in decoder.finish()",
+            "one that cannot be decoded": "assert decoder.decode([batch[0]._replace(window=(0, 0, 999, 9))]) == [None]",
+        },
+    ),
+    "batches": (
+        """
+ragged = DaliBatches(reader, batch_size=4, device="cpu", threads=2)
+assert sum(len(images) for images, _, _ in ragged) == 23  # its decoder is kept
+iteration = iter(ragged)
+first = next(iteration)
+def refused():
+    try:
+        next(iteration)
+    except RuntimeError as error:
+        assert "begun in another process" in str(error), error
+    else:
+        os._exit(2)
+""",
+        {
+            "nothing": "pass",
+            "let go": "del globals()['ragged'], globals()['iteration'], globals()['first']",
+            "next": "refused()",
+            "again": "assert sum(len(images) for images, _, _ in ragged) == 23",
+        },
+    ),
+    "views": (
+        """
+recipe = recipes.simclr(16)
+views = DaliViews(recipe, batch_size=1, device="cpu", threads=1)
+images = [torch.zeros(32, 32, 3, dtype=torch.uint8)]
+plan = fastssl.Plan.draw(recipe, [(32, 32)], seed=0)
+kept = views(images, plan)
+""",
+        {
+            "nothing": "pass",
+            "let go": "del globals()['views'], globals()['kept']",
+            "call": "assert all(torch.equal(a, b) for a, b in zip(views(images, plan), kept))",
+        },
+    ),
+    "reader": (
+        "batches = reader.batches(0, 4, 1)\nfirst = next(batches)\n",
+        {"nothing": "pass", "let go": "del globals()['batches'], globals()['first']"},
+    ),
+}
+
+
+@forks_beside_threads
+@pytest.mark.parametrize("what, does", [(what, does) for what, (_, uses) in USES.items() for does in uses])
+def test_a_forked_child_ends_whatever_it_does_with_dali(nursery, photos, what, does):
+    """It has none of DALI's threads, for which DALI waits when it is let go of."""
+    made, uses = USES[what]
+    nursery.run(f"{FORK}\n{made}\ndef child():\n    {uses[does]}\nfork(child)\n", photos).check()
 
 
 # --- without it ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from fastssl.ops.decode import decode
 from fastssl.ops.devices import as_device
 from fastssl.ops.threads import check_threads
 from fastssl.pipelines.dali import DaliDecoder
+from fastssl.pipelines.dali_modules import keep_for_ever
 from fastssl.pipelines.decoder import LeftImage
 from fastssl.pipelines.faults import Fault, OnError, check_on_error
 from fastssl.pipelines.pools import end_pool
@@ -146,6 +148,7 @@ class _Pass(Iterator[RaggedBatch]):
     def __init__(self, owner: DaliBatches, decoder: DaliDecoder, epoch: int) -> None:
         self._owner = owner
         self._decoder = decoder
+        self._pid = os.getpid()
         self._pool: ThreadPoolExecutor | None = None  # as long as there is nothing to close
         self._bad = {fault.filename for fault in owner.errors}
         self._dropped, self._first_dropped, self._images = 0, "", 0
@@ -157,6 +160,10 @@ class _Pass(Iterator[RaggedBatch]):
         self._pool = ThreadPoolExecutor(owner.threads, "fastssl-ragged")
 
     def __next__(self) -> RaggedBatch:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "DaliBatches: this iteration was begun in another process, whose threads do not exist here; call iter() here."
+            )
         if self._pool is None:
             raise StopIteration
         try:
@@ -189,7 +196,7 @@ class _Pass(Iterator[RaggedBatch]):
         """The images of a batch on the device, or why there is none."""
         images: list[Tensor | str] = list(begun.raw.images)
         if begun.left:
-            for left, decoded in zip(begun.left, self._decoder.finish_or_redo(begun.left), strict=True):
+            for left, decoded in zip(begun.left, self._decoder.finish(), strict=True):
                 if decoded is None:
                     assert self._pool is not None
                     begun.others[left.position] = self._pool.submit(decode, left.data)
@@ -264,6 +271,9 @@ class _Pass(Iterator[RaggedBatch]):
         """Ends reading and decoding; what has been yielded stays valid."""
         pool, self._pool = self._pool, None
         if pool is None:
+            return
+        if os.getpid() != self._pid:  # a fork: what is of threads and of the device cannot be let go of there
+            keep_for_ever(dict(self.__dict__))
             return
         waited = end_pool(pool)
         while self._read:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
+import os
+import weakref
 from typing import Any
 
-__all__ = ["dali", "fn", "math", "types", "why_not_dali"]
+__all__ = ["built", "dali", "fn", "keep_for_ever", "math", "types", "why_not_dali"]
 
 _REMEDY = "DALI is not installed; write: pip install 'fastssl-vision[dali]'"
 
@@ -40,3 +43,33 @@ def why_not_dali() -> str | None:
     except ModuleNotFoundError:  # there is no package of NVIDIA's at all
         found = False
     return None if found else _REMEDY
+
+
+# Note [Forks]
+# To let go of a pipeline, DALI joins its threads, which a forked child does not have: it would wait for ever, in whatever let go
+# of the last reference, a frame of a generator or the end of the interpreter. So a child finds its pipelines empty, and what they
+# held is never let go of. They raise when they are used; a new one works there, on the CPU.
+
+_pipelines: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def built(pipeline: Any) -> Any:
+    """A pipeline of DALI's, built, that a forked child may let go of; Note [Forks]."""
+    _pipelines.add(pipeline)  # before there are threads
+    pipeline.build()
+    return pipeline
+
+
+def keep_for_ever(thing: Any) -> None:
+    """Also from the end of the interpreter, which empties modules."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _empty_in_child() -> None:
+    for pipeline in list(_pipelines):
+        keep_for_ever(pipeline._pipe)
+        pipeline._pipe = None  # as DALI itself does at the end
+    _pipelines.clear()
+
+
+os.register_at_fork(after_in_child=_empty_in_child)

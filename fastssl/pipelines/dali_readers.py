@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from fastssl._native import _C, DecodeError, philox
-from fastssl.pipelines.dali_modules import dali, fn
+from fastssl.pipelines.dali_modules import built, dali, fn
 from fastssl.pipelines.readers import RawBatch, Share, check_rgb
 from fastssl.pipelines.tar_index import samples_of, tar_members, write_index
 from fastssl.transforms._checks import check_whole
@@ -129,8 +129,7 @@ class FileReader:
                 dont_use_mmap=True,  # a file that grows shorter while it is mapped would end the process
             )
             pipeline.set_outputs(data)
-        pipeline.build()
-        return pipeline
+        return built(pipeline)
 
 
 class WebdatasetReader:
@@ -244,8 +243,7 @@ class WebdatasetReader:
                 dont_use_mmap=True,  # as above
             )
             pipeline.set_outputs(*outputs)
-        pipeline.build()
-        return pipeline
+        return built(pipeline)
 
     def _batch(self, images: list[Any], targets: list[Any]) -> RawBatch:
         batch = RawBatch([], [], [], [], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastssl.ops.devices import as_device
 from fastssl.ops.render import check_plan, encode_recipe, native_views
 from fastssl.ops.threads import check_threads
 from fastssl.pipelines.dali_graph import BLENDS, COLUMNS, Numbers, make_view
-from fastssl.pipelines.dali_modules import dali, fn, types
+from fastssl.pipelines.dali_modules import built, dali, fn, types
 from fastssl.pipelines.streams import indexed
 from fastssl.transforms._checks import check_whole
 from fastssl.transforms.plan import Plan
@@ -82,6 +83,7 @@ class DaliViews:
         self.device = indexed(self.device)
         self._threads = available_cpus() if threads is None else check_threads("DaliViews", threads)
         self._pipeline: Any = None
+        self._pid = os.getpid()  # of the process that has it
 
     def __call__(self, images: Sequence[Tensor], plan: Plan) -> list[Tensor]:
         """The views of these images.
@@ -108,8 +110,8 @@ class DaliViews:
                     f"{image.shape[0]} x {image.shape[1]}; draw it with the sizes of these images, in this order."
                 )
         _C.compile(native_views(self._encoded), len(images), data.data_ptr(), 3)  # raises for what no plan may hold
-        if self._pipeline is None:
-            self._pipeline = self._make()
+        if self._pipeline is None or self._pid != os.getpid():
+            self._pipeline, self._pid = self._make(), os.getpid()
         try:
             outputs = self._run(self._pipeline, images, Plan(data))
         except BaseException:  # the next call must not be given what this one began, and Ctrl-C or an error ended
@@ -178,9 +180,7 @@ class DaliViews:
                 for v, view in enumerate(self.recipe)
             )
 
-        pipeline = views()
-        pipeline.build()
-        return pipeline
+        return built(views())
 
 
 def _check(v: int, view: View) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Decoded", "Decoder", "LeftImage", "check_device", "decoded_of", "one_by_one"]
+__all__ = ["Decoded", "Decoder", "LeftImage", "Overlapping", "check_device", "decoded_of", "one_by_one"]
 
 # How libraries say it that have no exception for it.
 _NO_MEMORY = ("out of memory", "allocation failed", "can't allocate", "cannot allocate memory", "failed to allocate")
@@ -66,8 +66,32 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Overlapping(Decoder, Protocol):
+    """A decoder that may begin with a batch before the one before it is finished: with one more, no matter how they end."""
+
+    def start(self, images: Sequence[LeftImage]) -> None:
+        """Begins with these images, at least one, and comes back at once. They must stay in place until they are finished."""
+        ...
+
+    def finish(self) -> list[Decoded | None]:
+        """As `decode`, of the batch that was begun first and is not finished yet. If it raises, that batch is finished, too."""
+        ...
+
+    def abandon(self) -> None:
+        """Forgets what was begun and nobody will finish; its images may go."""
+        ...
+
+
 def decoded_of(pixels: Tensor, planes: bool, top: int = 0, left: int = 0) -> Decoded:
     """Of uint8, (3, H, W) with `planes`, else (H, W, 3): the part of the image from (top, left) on."""
+    if pixels.is_contiguous():
+        # As all that decoders give; by way of strides it takes 4 us an image, for which the next batch waits.
+        if planes:
+            _, rows, columns = pixels.shape
+            return Decoded(pixels.data_ptr(), columns, rows * columns, top, left, rows, columns, pixels)
+        rows, columns, _ = pixels.shape
+        return Decoded(pixels.data_ptr(), 3 * columns, 0, top, left, rows, columns, pixels)
     image = pixels.permute(1, 2, 0) if planes else pixels
     stride, column, plane = image.stride()
     if (column, plane) == (3, 1):
@@ -81,8 +105,10 @@ def check_device(who: str, device: torch.device, error: Exception) -> None:
     """Raises what torch would where a decoder's error is not the images' fault."""
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
         raise torch.OutOfMemoryError(f"{who}: {error}") from error
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # raises if a kernel has failed, which nothing after it survives
+    if device.type == "cuda" and torch.cuda.is_initialized():
+        # Raises if a kernel has failed, on whatever stream, which nothing after it survives. To synchronize the device would
+        # be to wait for all that training has asked for, and `one_by_one` comes here nine times for one bad image of 256.
+        torch.cuda.current_stream(device).synchronize()
 
 
 def one_by_one(
