@@ -146,9 +146,8 @@ def _measured(measure: Callable[[Choice], float], choice: Choice, device: torch.
     except RuntimeError as error:
         if choice.decoder is None:
             raise
-        _log.warning(
-            "decoding by %s is left out, as it fails: %s", choice, str(error)
-        )  # who keeps records keeps no frames
+        said = str(error)  # whoever keeps the log's records would keep the error's frames, and what they hold
+        _log.warning("decoding by %s is left out, as it fails: %s", choice, said)
         rate = 0.0
     if not rate:
         gc.collect()  # the error and the iteration that it ended hold each other
