@@ -114,7 +114,7 @@ def test_the_host_does_not_run_away_from_training(streams):
 
     def take():
         for batch in loader:
-            taken.append(len(batch))
+            taken.append(batch)  # not let go of: the stream that renders would wait for that, and the host for it
         waits.set()
 
     consumer = threading.Thread(target=take)
