@@ -173,7 +173,7 @@ def _cpu_busy(seconds: float = 0.1) -> float | None:
         with open("/proc/stat") as file:
             lines = [line.split() for line in file if line.startswith("cpu")]
         mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        for fields in ([int(number) for number in times] for name, *times in lines if name in mine):
+        for fields in ([int(number) for number in after] for name, *after in lines if name in mine):
             total += sum(fields[:8])  # guests are counted in the first ones already
             idle += fields[3] + fields[4]
         return total, idle
