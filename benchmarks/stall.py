@@ -11,7 +11,8 @@ The network is trained in bfloat16 (autocast), channels last, compiled, on two v
 Counted: everything from one batch to the next, for some seconds, until the device is done. Not counted: the start (imports,
 compiling, first batches, of a DataLoader as many as it has under way). Lost to data is the part by which a loader's images a
 second stay behind those of the resident batch, which is timed before and after each loader, in each round. Batches are checked
-before anything is timed, as view_checks.py says. Besides: the peak of the device's memory that the Loader takes by itself.
+before anything is timed, as view_checks.py says. Besides: the peaks of the device's memory that the Loader takes by itself, until
+its first batch is there, which with decode="auto" is while ways to decode are compared, and from then on.
 
     python benchmarks/stall.py                       with 16 and with 4 threads, a few minutes on an H100
     python benchmarks/stall.py --quick --threads 16  one round, and shorter
@@ -173,23 +174,30 @@ def measure(
     }
 
 
-def pipeline_memory_mib(inputs: Inputs, decode: str, batches: int = 30) -> float | None:
+def pipeline_memory_mib(inputs: Inputs, decode: str, batches: int = 30) -> dict[str, float | None]:
     """The most that the Loader alone takes of the device's memory, with the batches in the hands of a consumer that is slower.
 
-    As the device sees it: decoders have memory that torch does not know of. What choosing a decoder left behind counts, too.
+    Until the first batch is there, it is what torch reserved at most: what is measured to choose a decoder is let go of by then.
+    From then on it is as the device sees it: decoders have memory that torch does not know of; what choosing left behind counts.
     """
+    running, start = f'decode="{decode}"', f'decode="{decode}", until the first batch'
     if inputs.device.type != "cuda":
-        return None
+        return {running: None, start: None}
     synchronize(inputs.device)
     torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(inputs.device)
+    reserved = torch.cuda.memory_reserved(inputs.device)
     before = least = torch.cuda.mem_get_info(inputs.device)[0]
     feed, _ = from_loader(inputs, decode)
+    first: int | None = None
     with closing(feed):
         for _views in itertools.islice(feed, batches):
+            if first is None:
+                first = torch.cuda.max_memory_reserved(inputs.device) - reserved
             torch.cuda._sleep(STEP_CYCLES)
             least = min(least, torch.cuda.mem_get_info(inputs.device)[0])
         synchronize(inputs.device)
-    return (before - least) / 2**20
+    return {running: (before - least) / 2**20, start: None if first is None else first / 2**20}
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -291,7 +299,7 @@ def main() -> None:
         recipe = Recipe(SIMCLR.name, tuple(replace(view, size=arguments.size) for view in SIMCLR.views))
         dtype = torch.bfloat16
         inputs = Inputs(folder, paths, recipe, arguments.batch, max(arguments.threads), device, dtype)
-        memory = {f'decode="{decode}"': pipeline_memory_mib(inputs, decode) for decode in ("auto", "cpu")}
+        memory = pipeline_memory_mib(inputs, "auto") | pipeline_memory_mib(inputs, "cpu")
         training = Training(arguments.network, device, compiled=not arguments.no_compile)
         alone, _ = resident(inputs)
         print(f"{origin}; {arguments.network}, {seconds:g} s, {rounds} rounds; {cores} cores", flush=True)

@@ -87,8 +87,15 @@ class HostDecoder:
         return decoded_of(ops.decode(image.data.clone()), planes=False)
 
 
+# Of a thread that is a stream's: which stream.
+_here = threading.local()
+
+
 class Event:
-    def __init__(self) -> None:
+    """A place in what a stream was asked for."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
         self._reached = threading.Event()
         self._pid = os.getpid()
 
@@ -102,6 +109,12 @@ class Event:
 
     def synchronize(self) -> None:
         self._check()
+        if not self._reached.is_set():
+            waiting = getattr(_here, "stream", None)
+            if waiting is None:
+                self._stream.host_waits.set()
+            else:
+                waiting.waits_for = self
         assert self._reached.wait(60), "the stream does not go on"
 
     def reach(self) -> None:
@@ -109,14 +122,26 @@ class Event:
 
 
 class Stream:
-    """A thread that works off what it is asked for."""
+    """A thread that works off what it is asked for.
+
+    Attributes:
+        going: Cleared: it stands still.
+        host_waits: Set when the host, or any thread that is no stream's, begins to wait for what is not done yet.
+        waits_for: The event that it waits for, or did last.
+    """
 
     def __init__(self, pause_seconds: float, seed: int) -> None:
         self._work: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._draw = random.Random(seed)
         self.pause_seconds = pause_seconds
-        self.going = threading.Event()  # cleared: it stands still
+        self.going = threading.Event()
         self.going.set()
+        self.host_waits = threading.Event()
+        self.waits_for: Event | None = None
+        self._left: list[
+            None
+        ] = []  # as many as there is work; a finalizer may come between reading a number and writing it
+        self._done, self._held_up = 0, False
         self.errors: list[BaseException] = []
         self._ended = False
         self._lock = threading.RLock()
@@ -124,15 +149,29 @@ class Stream:
         self._thread.start()
 
     def _run(self) -> None:
+        _here.stream = self
         while (work := self._work.get()) is not None:
             if self._draw.random() < 0.5:
                 time.sleep(self._draw.random() * self.pause_seconds)
+            self._held_up = True
             self.going.wait()
+            self._held_up = False
             try:
                 work()
             except Exception as error:  # noqa: BLE001
                 self.errors.append(error)
             del work
+            self._left.pop()
+            self._done += 1
+
+    def progress(self) -> tuple[int, int]:
+        """How much is left to do, and how much it has done."""
+        return len(self._left), self._done
+
+    def is_stuck(self) -> bool:
+        """Whether it has nothing to do, stands still, or waits for another."""
+        waits = self.waits_for is not None and not self.waits_for.query()
+        return waits or not self._left or (self._held_up and not self.going.is_set())
 
     def join(self) -> None:
         self._thread.join()
@@ -140,6 +179,7 @@ class Stream:
     def do(self, work: Callable[[], Any]) -> None:
         with self._lock:
             if not self._ended:
+                self._left.append(None)
                 self._work.put(work)
                 return
         if threading.current_thread() is not self._thread:
@@ -147,7 +187,7 @@ class Stream:
         work()
 
     def mark(self) -> Event:
-        event = Event()
+        event = Event(self)
         self.do(event.reach)
         return event
 
@@ -274,6 +314,16 @@ class SlowStreams:
         for stream in self.streams:
             for error in stream.errors:
                 raise error
+
+    def settle(self) -> None:
+        """Returns when no stream can go on by itself: each has nothing left to do, stands still, or waits for another."""
+        while True:
+            before = [stream.progress() for stream in self.streams]
+            stuck = all(stream.is_stuck() for stream in self.streams)
+            # One may have gone on, and have let another go on that was looked at before.
+            if stuck and before == [stream.progress() for stream in self.streams]:
+                return
+            time.sleep(0.001)
 
     def end(self) -> None:
         for stream in self.streams:

@@ -1,10 +1,13 @@
 """Choosing who decodes, and moving the share at run time."""
 
+import gc
 import importlib.util
 import io
 import logging
+import os
 import sys
 import types
+import weakref
 
 import pytest
 import torch
@@ -52,6 +55,7 @@ def test_the_fastest_is_chosen(caplog, cpu, device, both, want):
     assert choice.describe()["by"] == want and 0 <= choice.busy["cpu"] <= 1
     (record,) = caplog.records
     assert f"by {want}:" in record.getMessage() and f"cpu {cpu:,}" in record.getMessage()
+    assert "before it was measured, the CPU was busy by" in record.getMessage()
 
 
 IMAGES = 256  # of a batch
@@ -241,6 +245,61 @@ def test_what_cannot_be_measured_is_measured_the_next_time(on_a_gpu):
     assert device.choice is not None and str(device.take(unreadable, plain)) == "nvjpeg", "it is measured once"
 
 
+@pytest.mark.parametrize("device, goes", [("cuda", True), ("cpu", False)])
+def test_what_a_candidate_had_of_the_device_is_let_go_of_before_the_next(monkeypatch, device, goes):
+    """Each has streams of its own, and torch gives what one stream had to no other: they would add up."""
+    happened = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: happened.append("let go"))
+
+    def measure(choice):
+        happened.append(str(choice))
+        return machine(1000, {"nvjpeg": 3000, "dali": 1000})(choice)
+
+    choose.choose(measure, ["nvjpeg", "dali"], torch.device(device))
+    candidates = ["cpu", "nvjpeg", "nvjpeg 75%", "dali", "dali 50%"]
+    assert happened == [what for name in candidates for what in (name, *["let go"] * goes)]
+
+
+def test_nor_does_one_that_fails_keep_any(monkeypatch):
+    """Its error holds the frames that it went through, and the batches that they hold, which hold the error."""
+
+    class Batches:
+        pass
+
+    there, at_the_end = [], []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: at_the_end.append([ref() for ref in there]))
+
+    def measure(choice):
+        if choice.decoder is None:
+            return 1000.0
+        batches = Batches()
+        there.append(weakref.ref(batches))
+        try:
+            raise torch.OutOfMemoryError("no memory left")
+        except torch.OutOfMemoryError as error:
+            batches.error = error
+            raise
+
+    gc.disable()
+    try:
+        assert choose.choose(measure, ["nvjpeg"], torch.device("cuda")).decoder is None
+    finally:
+        gc.enable()
+    assert at_the_end == [[], [None]]
+
+
+def test_that_the_cpu_alone_fails_is_no_reason_to_go_on():
+    def measure(choice):
+        raise RuntimeError("the device is full")
+
+    with pytest.raises(RuntimeError, match="the device is full"):
+        choose.choose(measure, ["nvjpeg"], CPU)
+
+
 def test_what_is_named_is_not_measured(on_a_gpu):
     def never(choice):
         raise AssertionError("measured")
@@ -352,14 +411,41 @@ def test_what_is_cold_does_not_count(monkeypatch, seconds, warm_up, want, taken)
     assert clock.taken == taken
 
 
+def proc_stat(monkeypatch, *moments):
+    """What /proc/stat says, moment by moment: the fields of CPUs 0, 1 ..."""
+    left = iter(moments)
+
+    def file(path: str) -> io.StringIO:
+        assert path == "/proc/stat"
+        cpus = next(left)
+        lines = ["cpu " + " ".join(str(sum(fields)) for fields in zip(*cpus, strict=True))]
+        lines += [f"cpu{number} " + " ".join(map(str, fields)) for number, fields in enumerate(cpus)]
+        return io.StringIO("\n".join([*lines, "intr 5 0 0", "ctxt 7"]) + "\n")
+
+    monkeypatch.setattr(choose, "open", file, raising=False)
+
+
 @pytest.mark.parametrize("later, busy", [("0 0 0 30 -15", 0.0), ("10 0 0 5 5", 0.5), ("0 0 0 0 0", None)])
 def test_how_busy_the_cpu_is_where_the_time_of_waiting_runs_backwards(monkeypatch, later, busy):
     """As proc(5) says that it may."""
-    times = iter([[100] * 5, [100 + int(number) for number in later.split()]])
-
-    def line(path: str) -> io.StringIO:
-        assert path == "/proc/stat"
-        return io.StringIO("cpu " + " ".join(map(str, next(times))) + "\n")
-
-    monkeypatch.setattr(choose, "open", line, raising=False)
+    proc_stat(monkeypatch, [[100] * 5], [[100 + int(number) for number in later.split()]])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     assert choose._cpu_busy(0.0) == busy
+
+
+@pytest.mark.parametrize("mine, busy", [({0}, 0.0), ({1}, 1.0), ({2}, 0.5), ({10, 11}, 0.25), ({0, 1, 2}, 0.5)])
+def test_only_cpus_that_the_process_may_use_are_looked_at(monkeypatch, mine, busy):
+    """Of a machine of 12, where others keep 1 busy, and 2, 10 and 11 in part; cpu1 is not cpu10."""
+    work = {1: 20, 2: 10, 10: 10}
+    before = [[100, 0, 0, 1000, 0, 0, 0, 0, 0, 0] for _ in range(12)]
+    after = [[100 + work.get(i, 0), 0, 0, 1020 - work.get(i, 0), 0, 0, 0, 0, 0, 0] for i in range(12)]
+    proc_stat(monkeypatch, before, after)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: mine)
+    assert choose._cpu_busy(0.0) == busy
+
+
+def test_how_busy_they_are_is_not_known_where_the_system_names_other_cpus(monkeypatch):
+    """As in a container that numbers its own from 0."""
+    proc_stat(monkeypatch, [[1, 0, 0, 1, 0]], [[2, 0, 0, 2, 0]])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {64})
+    assert choose._cpu_busy(0.0) is None

@@ -109,19 +109,18 @@ def test_the_host_does_not_run_away_from_training(streams):
     """Whoever asks for batches and never for a result gets no more than a few of them before the device has come that far."""
     loader = of_pictures(streams, epochs=8)
     streams.consumer.going.clear()
-    taken = []
+    taken, waits = [], threading.Event()
+    streams.consumer.host_waits = waits
 
     def take():
         for batch in loader:
-            taken.append(len(batch))
+            taken.append(batch)  # not let go of: the stream that renders would wait for that, and the host for it
+        waits.set()
 
     consumer = threading.Thread(target=take)
     consumer.start()
-    before = -1
-    while len(taken) != before:
-        before = len(taken)
-        time.sleep(0.3)
-    assert 0 < len(taken) <= 3 and consumer.is_alive()
+    assert waits.wait(60)
+    assert len(taken) == 2, "with the third one in its hands it waits for what came before the first"
     streams.consumer.going.set()
     consumer.join(60)
     assert len(taken) == 40
@@ -129,20 +128,36 @@ def test_the_host_does_not_run_away_from_training(streams):
 
 def test_no_more_is_decoded_ahead_than_there_is_use_for(streams):
     """Two batches, however far the CPU is ahead: decoded pixels are what takes the device's memory."""
-    decoded = []
+    decoded, stands = [], threading.Event()
 
     class Counting(SlowDecoder):
         def decode(self, images):
             decoded.append(len(images))
+            if len(decoded) == 3:
+                stands.set()
             return super().decode(images)
 
+    class Room:
+        """Of the thread that decodes; says when it has to wait for some."""
+
+        def __init__(self, room):
+            self.put, self._room = room.put, room
+
+        def get(self):
+            if self._room.empty():
+                stands.set()
+            return self._room.get()
+
     iterator = iter(of_pictures(streams, Counting(streams), prefetch=6))
+    state = iterator._ahead._state
+    state.room = Room(state.room)
     iterator._fill()
-    assert eventually(lambda: all(flight.job.wait(0) for flight in iterator._pending))
-    time.sleep(0.2)
+    assert eventually(lambda: all(flight.job.wait(100) for flight in iterator._pending))
+    assert stands.wait(60)
     assert len(decoded) == 2
+    stands.clear()
     next(iterator)
-    assert eventually(lambda: len(decoded) >= 3)
+    assert stands.wait(60), "and goes on"
     assert sum(1 for _ in iterator) == 19 and len(decoded) == 20
 
 

@@ -1,86 +1,138 @@
-"""Memory for batches on their way to a device: how much of it is asked for, and when; and whose streams are current."""
+"""What a batch has of memory, on the way to a device, goes to no other before every stream is done with it; and it does go on."""
 
 from __future__ import annotations
 
-import contextlib
-import types
+import threading
 
 import pytest
 import torch
-from slow_streams import HostStreams
+from device_loading import OPTIONS, as_on_the_cpu, of_pictures
+from loading import RECIPE, Memory, pictures
+from slow_streams import SlowDecoder, SlowStreams, _bytes, on_host
+from test_leaks import eventually
 
-from fastssl.pipelines.device import Decodings, DevicePipeline
-from fastssl.pipelines.streams import CudaStreams
-
-IMAGES = 16
-
-
-class Counting(HostStreams):
-    """Notes what is asked for, and how much there is when it is."""
-
-    def __init__(self):
-        self.asked = []
-
-    def staging(self, size):
-        self.asked.append(size)
-        return super().staging(size)
+from fastssl import Loader
+from fastssl.pipelines.device import DevicePipeline
 
 
-def batches(pipeline, taken):
-    """Goes through batches that take so many bytes for their pixels."""
-    for size in taken:
-        gathered = pipeline.gather(IMAGES)
-        pixels = types.SimpleNamespace(taken=size, used=0, beside=[])
-        gathered.native = types.SimpleNamespace(pixels=pixels, encoded=types.SimpleNamespace(taken=0))
-        pipeline.give_back(gathered, Decodings())
+@pytest.fixture
+def streams():
+    made = SlowStreams()
+    yield made
+    made.end()
 
 
-def test_a_slot_that_was_large_enough_is_kept():
-    streams = Counting()
-    pipeline = DevicePipeline(streams, IMAGES, slots=2)
-    first = pipeline.gather(IMAGES)
-    pipeline.give_back(first, Decodings())
-    large = max(streams.asked)
-    streams.asked.clear()
-    batches(pipeline, [large - 20_000 * i for i in range(10, -1, -1)])
-    assert not any(streams.asked)
+class Reading(SlowDecoder):
+    """Beside decoding, asks its stream to look at what it was given, late, and compares."""
+
+    def __init__(self, streams, then=None, **options):
+        super().__init__(streams, **options)
+        self.given, self.seen = [], []
+        self._then = then
+
+    def decode(self, images):
+        for image in images:
+            self.given.append(image.data.clone())
+            address, size = image.data.data_ptr(), image.data.numel()
+            self._streams.decode_stream.do(lambda at=address, size=size: self.seen.append(_bytes(at, size).clone()))
+        if self._then is not None:
+            self._then()
+        return super().decode(images)
+
+    def assert_saw_what_it_was_given(self):
+        assert len(self.seen) == len(self.given) > 0
+        assert all(torch.equal(a, b) for a, b in zip(self.seen, self.given, strict=True))
 
 
-def test_a_slot_that_was_too_small_is_followed_by_one_with_room_to_spare():
-    streams = Counting()
-    pipeline = DevicePipeline(streams, IMAGES, slots=1)
-    batches(pipeline, [100_000_000])
-    streams.asked.clear()
-    batches(pipeline, [100_000_000, 112_000_000, 90_000_000])
-    assert [size for size in streams.asked if size] == [112_500_224]
+def gone_after_once(data):
+    """A file that is there when the device is to decode it, and not when the CPU is to."""
+    left = [data]
+
+    def fetch():
+        if left:
+            return left.pop()
+        raise OSError("gone")
+
+    return fetch
 
 
-def test_the_small_slot_is_let_go_of_before_the_large_one_is_asked_for(monkeypatch):
-    streams = Counting()
-    pipeline = DevicePipeline(streams, IMAGES, slots=1)
-    batches(pipeline, [100_000_000])
-    (slot,) = pipeline._free
-    seen = []
-    staging = streams.staging
-    monkeypatch.setattr(streams, "staging", lambda size: seen.append(slot.pixels.numel()) or staging(size))
-    pipeline.gather(IMAGES)
-    assert seen == [0]
+def test_a_batch_that_is_dropped_whole_keeps_its_memory_until_the_decoder_is_done_with_it(streams, monkeypatch):
+    """All its images are bad, which is known while the device still reads them; the next batch must not lie in their place."""
+    data = pictures(20)
+    refused = data[:4]
+    decoder = Reading(streams, refuses=lambda image: image.data.numpy().tobytes() in refused)
+    options = {"batch_size": 4, "decode": "full", "on_error": "skip", "shuffle": False}
+    items = [*map(gone_after_once, refused), *data[4:]]
+    loader = on_host(Loader(Memory(items), RECIPE, **options), decoder, 1.0, streams)
+    gather, gathered = DevicePipeline.gather, []
+
+    def gathering(self, *arguments):
+        streams.settle()  # what may be used again now is known to be
+        gathered.append(gather(self, *arguments))
+        return gathered[-1]
+
+    monkeypatch.setattr(DevicePipeline, "gather", gathering)
+    streams.decode_stream.going.clear()
+    iterator = iter(loader)
+    first = next(iterator)
+    assert first.indices.tolist() == [4, 5, 6, 7] and len(loader.errors) == 4 and len(gathered) == 4
+    assert eventually(lambda: all(flight.job.wait(100) for flight in iterator._pending))
+    streams.decode_stream.going.set()
+    results = []
+    streams.read(first, results)
+    for batch in iterator:
+        streams.read(batch, results)
+        del batch
+    streams.synchronize()
+    decoder.assert_saw_what_it_was_given()
+    for got, batch in zip(results, Loader(Memory([OSError("gone")] * 4 + data[4:]), RECIPE, **options), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(got, batch.views, strict=False))
 
 
-@pytest.mark.parametrize("which", ["rendering", "decoding"])
-def test_the_device_is_current_before_its_stream_is(monkeypatch, which):
-    """And after it; see CudaStreams: else the stream's context ends by touching another device."""
-    order = []
+def test_what_a_decoder_asked_for_before_it_raised_is_waited_for(streams):
+    """The device reads on; the iteration that comes after has the same memory."""
+    raised, goes_on = [], threading.Event()
 
-    @contextlib.contextmanager
-    def noted(name):
-        order.append(f"begin {name}")
-        yield
-        order.append(f"end {name}")
+    def fail_once():
+        if not raised:
+            raised.append(True)
+            raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr(torch.cuda, "device", lambda device: noted(str(device)))
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: noted("stream"))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
-    with getattr(CudaStreams(torch.device("cuda", 1)), which)():
-        order.append("work")
-    assert order == ["begin cuda:1", "begin stream", "work", "end stream", "end cuda:1"]
+    decoder = Reading(streams, fail_once)
+    options = {**OPTIONS, "prefetch": 0}  # no other batch's work of the decoder is waited for
+    loader = on_host(Loader(Memory(pictures(20)), RECIPE, **options), decoder, 1.0, streams)
+    streams.decode_stream.going.clear()
+    streams.decode_stream.host_waits = goes_on  # as it should, at the end of the first iteration
+
+    def take():
+        with pytest.raises(torch.OutOfMemoryError, match="no memory left"):
+            next(iter(loader))
+        loader.set_epoch(1)  # other images come first
+        streams.settle()
+        iterator = iter(loader)
+        next(iterator)
+        goes_on.set()
+
+    consumer = threading.Thread(target=take)
+    consumer.start()
+    assert goes_on.wait(60)
+    streams.decode_stream.going.set()
+    consumer.join(60)
+    streams.synchronize()
+    decoder.assert_saw_what_it_was_given()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_an_iteration_that_is_broken_off_gives_all_memory_back(streams, taken):
+    loader = of_pictures(streams)
+    assert as_on_the_cpu(loader, streams) == 20
+    loader.set_epoch(0)
+    iterator = iter(loader)
+    pipeline = iterator._pipeline
+    slots = len(pipeline._free)
+    assert slots == pipeline._made > 0
+    for _ in range(taken):
+        next(iterator)
+    assert not taken or len(pipeline._free) < slots
+    del iterator
+    assert len(pipeline._free) == pipeline._made >= slots

@@ -2,20 +2,26 @@
 
 import gc
 import io
+import queue
 import random
+import sys
 import threading
 import time
 import types
+from concurrent import futures
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from loading import Memory, pictures
 from slow_streams import SlowDecoder, SlowStreams, on_host
+from test_leaks import eventually
 
 import fastssl
 from fastssl import Loader, recipes
 from fastssl.data import BytesCollate, ImageFolder, Source
+from fastssl.data.making import Making
 from fastssl.pipelines import device as pipeline
 from fastssl.pipelines.balance import Balance
 
@@ -142,20 +148,21 @@ def test_the_host_is_ahead_by_no_more_than_the_slots(streams):
     streams.render_stream.going.clear()
     source = Pictures(30)
     loader = on_host(Loader(source, RECIPE, batch_size=1, prefetch=1, decode="full"), None, 0.0, streams)
-    results, taken = [], []
+    iterator = iter(loader)
+    results, taken, waits = [], [], threading.Event()
+    # Memory is waited for by the stream that renders; that training is behind, which is looked at too, by that of the consumer.
+    streams.render_stream.host_waits = waits
 
     def take():
-        for batch in loader:
+        for batch in iterator:
             streams.read(batch, results)
             taken.append(1)
+        waits.set()
 
     consumer = threading.Thread(target=take)
     consumer.start()
-    before = -1
-    while len(taken) != before:  # until it stands still, too
-        before = len(taken)
-        time.sleep(0.3)
-    assert 0 < len(taken) <= 1 + 3 and consumer.is_alive()
+    assert waits.wait(30), "it waits for something else"
+    assert iterator._pipeline._made == 1 + 3 and 1 <= len(taken) <= 3
     streams.render_stream.going.set()
     consumer.join(60)
     streams.synchronize()
@@ -219,19 +226,62 @@ def test_every_end_is_clean_and_prompt(streams, end):
     streams.synchronize()
 
 
-def test_the_share_goes_where_there_is_time(streams):
-    """A decoder that takes long gets less and less of each batch; the views are the same."""
+class Consumer:
+    """Of the streams, one that always, or never, has done all that it was asked for before the next batch is there."""
+
+    def __init__(self, streams, busy=False):
+        self._streams, self._busy = streams, busy
+
+    def __getattr__(self, name):
+        return getattr(self._streams, name)
+
+    def mark(self):
+        mark = self._streams.mark()
+        if self._streams._current() is not self._streams.consumer:
+            return mark
+        return types.SimpleNamespace(query=lambda: not self._busy, synchronize=mark.synchronize)
+
+
+def test_the_share_goes_where_there_is_time(streams, monkeypatch):
+    """A decoder that takes long gets less and less of each batch; the views are the same.
+
+    By a clock of its own: a batch is decoded only while the consumer waits for it, a second long, and nothing else takes time.
+    """
+    making = sys.modules[Making.__module__]
+    now, waits, notes, shares = [0.0], queue.SimpleQueue(), [], []
+    waited_for, note = set(), Balance.note
+    monkeypatch.setattr(making, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def wait(waiting, timeout):
+        (future,) = waiting
+        if future not in waited_for:
+            waited_for.add(future)
+            waits.put(None)
+        return futures.wait([future], timeout)
+
+    def noting(self, seconds, waited, short, images, share):
+        note(self, seconds, waited, short, images, share)
+        notes.append((seconds, waited, short))
+        shares.append(self.share)
 
     class Slow(SlowDecoder):
         def decode(self, images):
-            time.sleep(0.01 * len(images))
+            waits.get(timeout=60)
+            for flight in list(iterator._pending):  # the CPU is not what is behind
+                assert eventually(lambda flight=flight: flight.job.wait(100))
+            now[0] += 1.0
             return super().decode(images)
 
-    options = {"batch_size": 10, "epochs": 6, "decode": "full"}
-    source = Pictures(60)
-    loader = on_host(Loader(source, RECIPE, **options), Slow(streams), 1.0, streams, balanced=True)
-    assert_are(consume(loader, streams), Loader(source, RECIPE, **options))
-    assert loader.stats()["decoding"]["share"] < 0.7
+    monkeypatch.setattr(making, "futures", types.SimpleNamespace(wait=wait))
+    monkeypatch.setattr(Balance, "note", noting)
+    options = {"batch_size": 10, "epochs": 4, "decode": "full"}
+    source = Memory(pictures(60))  # JPEGs alone, so that a batch with a share has one to decode
+    loader = on_host(Loader(source, RECIPE, **options), Slow(streams), 1.0, Consumer(streams), balanced=True)
+    iterator = iter(loader)
+    assert_are(consume(iterator, streams), Loader(source, RECIPE, **options))
+    assert notes == [(1.0, 1.0, False)] * 23
+    assert shares == sorted(shares, reverse=True) and shares[-1] < 0.7
+    assert loader.stats()["decoding"]["share"] == shares[-1]
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -246,18 +296,6 @@ def test_a_wait_is_none_while_the_device_has_work(streams, monkeypatch, busy):
             time.sleep(0.005)
             return super().fetch(index)
 
-    class Consumer:
-        """Of the streams, one that always, or never, has done all that it was asked for before the next batch is there."""
-
-        def __getattr__(self, name):
-            return getattr(streams, name)
-
-        def mark(self):
-            mark = streams.mark()
-            if streams._current() is not streams.consumer:
-                return mark
-            return types.SimpleNamespace(query=lambda: not busy, synchronize=mark.synchronize)
-
     waits = []
     note = Balance.note
 
@@ -267,7 +305,7 @@ def test_a_wait_is_none_while_the_device_has_work(streams, monkeypatch, busy):
 
     monkeypatch.setattr(Balance, "note", noting)
     loader = Loader(Slow(60), RECIPE, batch_size=10, epochs=5, threads=1)
-    loader = on_host(loader, SlowDecoder(streams), 0.5, Consumer(), balanced=True)
+    loader = on_host(loader, SlowDecoder(streams), 0.5, Consumer(streams, busy), balanced=True)
     consume(loader, streams)
     told = loader.stats()
     assert told["wait_seconds"] > 0.1 and len(waits) == 29

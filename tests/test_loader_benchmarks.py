@@ -134,6 +134,64 @@ def test_the_targets_of_stall():
     assert "1,500 MiB | met |" in text and "decoded by nvjpeg 40%, in the end a share of 42%" in text
 
 
+MIB = 2**20
+
+
+class Memory:
+    """Of a device, whose Loader takes 3 GiB until its first batch is there, and 1,000 MiB from then on, 400 not by torch."""
+
+    def __init__(self, monkeypatch):
+        self.reserved = self.peak = 70 * MIB  # by others, before
+        self.elsewhere = 0
+        for name, what in {
+            "synchronize": lambda device: None,
+            "empty_cache": lambda: None,
+            "reset_peak_memory_stats": self.reset,
+            "memory_reserved": lambda device: self.reserved,
+            "max_memory_reserved": lambda device: self.peak,
+            "mem_get_info": lambda device: (2**36 - self.reserved - self.elsewhere, 2**36),
+            "_sleep": lambda cycles: None,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, what)
+        self.peak = 2**35  # of what was done before
+        monkeypatch.setattr(stall, "from_loader", self.from_loader)
+
+    def reset(self, device):
+        self.peak = self.reserved
+
+    def take(self, mib, elsewhere=0):
+        self.reserved += mib * MIB
+        self.elsewhere += elsewhere * MIB
+        self.peak = max(self.peak, self.reserved)
+
+    def from_loader(self, inputs, decode):
+        self.take(2048)  # as the ways to decode are compared,
+        self.take(-2048)  # and lets go of it
+        return self.feed(), dict
+
+    def feed(self):
+        self.take(3072)
+        self.take(-2972)
+        for _ in range(100):
+            yield []
+            self.take(500, elsewhere=400)
+            yield []
+            self.take(-500, elsewhere=-400)
+
+
+def test_memory_is_that_of_the_start_and_that_from_then_on(inputs, monkeypatch):
+    assert stall.pipeline_memory_mib(inputs, "cpu") == {
+        'decode="cpu"': None,
+        'decode="cpu", until the first batch': None,
+    }
+    Memory(monkeypatch)
+    there = dataclasses.replace(inputs, device=torch.device("cuda", 0))
+    memory = stall.pipeline_memory_mib(there, "auto")
+    assert memory == {'decode="auto"': 1000.0, 'decode="auto", until the first batch': 3072.0}
+    lines = stall.targets([], memory)
+    assert [(line["bound"], line["met"]) for line in lines] == [("< 2048 MiB", True), ("< 2048 MiB", False)]
+
+
 def test_without_a_figure_a_target_says_why():
     failed = {**of_stall("fastssl.Loader", 4, None), "status": "failed: RuntimeError: no"}
     lost, memory = stall.targets([failed], {'decode="cpu"': None})

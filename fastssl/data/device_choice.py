@@ -140,11 +140,7 @@ class DeviceChoice:
                 "decoding for %s by cpu: of a few images that were looked at none is a baseline JPEG", self._device
             )
             return Choice(decoder=None)
-        try:
-            return choose(measure, usable, self._device)
-        finally:
-            if self._device.type == "cuda" and torch.cuda.is_initialized():
-                torch.cuda.empty_cache()  # what was measured had streams of its own, whose memory no other stream gets
+        return choose(measure, usable, self._device)
 
     def give_back(self, device: Device) -> None:
         """For the iteration after."""

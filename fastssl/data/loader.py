@@ -62,9 +62,11 @@ class Loader:
         device: Where the batches go. For a GPU, images are decoded as `decode` says, what the CPU decodes is copied in one piece
             a batch, as much of each image as its views need, and views are rendered on the GPU, on a stream of its own, with the
             values that the CPU would give them, bit for bit. The host does not wait for the GPU, unless it is more than two
-            batches ahead of the stream that takes them, or a view has a custom step, whose result is looked at. For GPUs that
-            this build has no kernels for (`fastssl.build_info()`), and for other devices, views are made on the CPU and copied;
-            `stats()["rendered_on"]` says which.
+            batches ahead of the stream that takes them; or all pinned memory for batches is in use; or an image did not fit into
+            its batch's, and is copied from pageable memory, which may wait for the stream that renders (memory grows with what
+            did not fit, so that the batches after the first ones fit as a rule); or a view has a custom step, whose result is
+            looked at. For GPUs that this build has no kernels for (`fastssl.build_info()`), and for other devices, views are
+            made on the CPU and copied; `stats()["rendered_on"]` says which.
         seed: Of order and draws, 0 to 2^64 - 1.
         shuffle: Whether each epoch has its own order.
         drop_last: Whether a last, smaller batch is left out.
@@ -90,7 +92,9 @@ class Loader:
             grows again when the GPU runs out of work; the waits of a host that is ahead of it do not count.
             Of the same file two decoders make pixels that differ by some levels of 255; what is drawn is the same. So views on
             a GPU are the same, bit for bit, from run to run and on resuming, only with "cpu" and "full"; "auto" may choose, and
-            move, differently each time.
+            move, differently each time. Where a GPU decodes, a thread allocates there and waits for it at any time while an
+            iteration lives, which torch.cuda.graph by default forbids all threads during a capture: capture before
+            iter(loader), or with capture_error_mode="thread_local".
         image_step: A step of your own on each whole decoded image, (H, W, C), uint8 or uint16; returns another, of any size, for
             which the views are then drawn. It runs on the Loader's threads, one at a time, as Python does. A ValueError, OSError
             or RuntimeError in it makes the sample a bad one; another exception ends the iteration, as a RuntimeError that
@@ -335,8 +339,9 @@ class Loader:
             over `threads` (on a GPU, rendering takes none of theirs); `rendered_on`, a device; `wait_seconds`, for which the
             consumer waited; and `advice`, which knob to turn. Empty at first.
             On a GPU also `decoding`: `by` whom, as it was asked for or chosen; `rates`, the images a second of each way that was
-            measured, and how `busy` others kept "cpu" and "gpu" meanwhile, 0 to 1, None where that is not known; the `share` of
-            each batch that goes to the GPU's decoder now; and the `device_images` and `device_seconds` of its work so far.
+            measured, and how `busy` "cpu" (those that this process may run on) and "gpu" were before it was measured, 0 to 1, for
+            information, None where that is not known (for "gpu", without the package pynvml); the `share` of each batch that
+            goes to the GPU's decoder now; and the `device_images` and `device_seconds` of its work so far.
             With a cache also `cache`: of `samples`, the `images` that it holds, their `bytes` and the `limit` of these (0: none);
             `hits` and `misses` of this process; `left_out`, how often an image did not fit; and `advice`.
         """

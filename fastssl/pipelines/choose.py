@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +36,8 @@ class Choice:
         share: The part of each batch's images that is left to it, 0 to 1; what is no baseline JPEG is the CPU's all the same.
         balanced: Whether the share is moved while iterating: to as little as will do, since it takes time of the device.
         rates: Images a second that were measured, by candidate.
-        busy: How busy others kept "cpu" and "gpu" when it was measured, 0 to 1; None where that is not known.
+        busy: How busy "cpu" and "gpu" were before it was measured, 0 to 1, for information: nothing follows from it. "cpu" is
+            those that this process may run on; None where it is not known, as for "gpu" without the package pynvml.
 
     Raises:
         ValueError: There is no such decoder, or share is not within 0 and 1.
@@ -87,9 +90,10 @@ def make_decoder(name: str, device: torch.device, batch_size: int, threads: int,
 def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: torch.device) -> Choice:
     """The fastest way to decode, as measured: by the CPU alone, by a decoder of the device alone, or by both at once.
 
-    What others do on the machine meanwhile slows the candidates down, and so has its say. A decoder of the device, alone or
-    beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device. One that fails,
-    as for want of the device's memory, is not taken, and a warning in the log says so.
+    What others do on the machine meanwhile slows the candidates down, and so has its say; how busy it was before is noted for
+    information alone. What a candidate had of the device's memory is let go of before the next one. A decoder of the device,
+    alone or beside the CPU, is taken only where it is faster than the CPU alone by 5 %, as it takes time of the device. One that
+    fails, as for want of the device's memory, is not taken, and a warning in the log says so.
 
     Nothing else is asked of the device here. While a model trains, the same images may be had at less cost to it from the CPU; so
     what is chosen is where the share of the device begins, and is balanced from there (`fastssl.pipelines.balance`).
@@ -105,16 +109,16 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
     began = time.perf_counter()
     busy = {"cpu": _cpu_busy(), "gpu": _gpu_busy(device)}
     alone = Choice(decoder=None)
-    rates = {str(alone): measure(alone)}
+    rates = {str(alone): _measured(measure, alone, device)}
     best = alone
     for name in decoders:
         whole = Choice(decoder=name)
-        rates[str(whole)] = _measured(measure, whole)
+        rates[str(whole)] = _measured(measure, whole, device)
         candidates = [whole]
         if rates[name] > 0:
             # Both at once: each is given what it can do in the same time.
             split = Choice(decoder=name, share=rates[name] / (rates[name] + rates[str(alone)]))
-            rates[str(split)] = _measured(measure, split)
+            rates[str(split)] = _measured(measure, split, device)
             candidates.append(split)
         for candidate in candidates:
             least = rates[str(best)] * (_WORTH if best is alone else 1)
@@ -122,7 +126,7 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
                 best = candidate
     best = replace(best, balanced=best.decoder is not None, rates=rates, busy=busy)
     _log.info(
-        "decoding for %s by %s: measured in %.1f s, images/s: %s; before, others kept the CPU busy by %s, the GPU by %s",
+        "decoding for %s by %s: measured in %.1f s, images/s: %s; before it was measured, the CPU was busy by %s, the GPU by %s",
         device,
         best,
         time.perf_counter() - began,
@@ -133,15 +137,28 @@ def choose(measure: Callable[[Choice], float], decoders: Sequence[str], device: 
     return best
 
 
-def _measured(measure: Callable[[Choice], float], choice: Choice) -> float:
-    """Images a second of a choice that uses a decoder of the device; 0 where that fails, as for want of memory."""
+def _measured(measure: Callable[[Choice], float], choice: Choice, device: torch.device) -> float:
+    """Images a second of a choice; 0 where one that uses a decoder of the device fails, as for want of memory."""
     try:
-        return measure(choice)
+        rate = measure(choice)
     except torch.AcceleratorError:  # the device itself has failed, and with it all that comes after
         raise
     except RuntimeError as error:
-        _log.warning("decoding by %s is left out, as it fails: %s", choice, error)
-        return 0.0
+        if choice.decoder is None:
+            raise
+        said = str(error)  # whoever keeps the log's records would keep the error's frames, and what they hold
+        _log.warning("decoding by %s is left out, as it fails: %s", choice, said)
+        rate = 0.0
+    if not rate:
+        gc.collect()  # the error and the iteration that it ended hold each other
+    _let_go(device)
+    return rate
+
+
+def _let_go(device: torch.device) -> None:
+    """What a candidate had of the device's memory: its streams were its own, and torch gives their memory to no other's."""
+    if device.type == "cuda" and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _percent(part: float | None) -> str:
@@ -149,12 +166,17 @@ def _percent(part: float | None) -> str:
 
 
 def _cpu_busy(seconds: float = 0.1) -> float | None:
-    """The part of the machine's CPU time that is not idle."""
+    """The part of the time that is not idle, of the CPUs that this process may run on; a quota of its group does not count."""
 
     def times() -> tuple[int, int]:
+        total = idle = 0
         with open("/proc/stat") as file:
-            fields = [int(number) for number in file.readline().split()[1:]]
-        return sum(fields[:8]), fields[3] + fields[4]  # guests are counted in the first ones already
+            lines = [line.split() for line in file if line.startswith("cpu")]
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        for fields in ([int(number) for number in after] for name, *after in lines if name in mine):
+            total += sum(fields[:8])  # guests are counted in the first ones already
+            idle += fields[3] + fields[4]
+        return total, idle
 
     try:
         total, idle = times()

@@ -18,9 +18,9 @@ from fastssl.ops.decode import decode
 from fastssl.ops.devices import as_device
 from fastssl.ops.threads import check_threads
 from fastssl.pipelines.dali import DaliDecoder
-from fastssl.pipelines.dali_modules import keep_for_ever
 from fastssl.pipelines.decoder import LeftImage
 from fastssl.pipelines.faults import Fault, OnError, check_on_error
+from fastssl.pipelines.forks import keep_for_ever
 from fastssl.pipelines.pools import end_pool
 from fastssl.pipelines.readers import RawBatch, Reader
 from fastssl.transforms._checks import check_whole

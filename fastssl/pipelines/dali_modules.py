@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.util
 import os
 import weakref
 from typing import Any
 
-__all__ = ["built", "dali", "fn", "keep_for_ever", "math", "types", "why_not_dali"]
+from fastssl.pipelines.forks import keep_for_ever
+
+__all__ = ["built", "dali", "fn", "math", "types", "why_not_dali"]
 
 _REMEDY = "DALI is not installed; write: pip install 'fastssl-vision[dali]'"
 
@@ -58,11 +59,6 @@ def built(pipeline: Any) -> Any:
     _pipelines.add(pipeline)  # before there are threads
     pipeline.build()
     return pipeline
-
-
-def keep_for_ever(thing: Any) -> None:
-    """Also from the end of the interpreter, which empties modules."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _empty_in_child() -> None:

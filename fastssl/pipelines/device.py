@@ -17,12 +17,10 @@ from fastssl._native import _C
 from fastssl.ops.render import DTYPES
 from fastssl.ops.render_cuda import WORKSPACE_BYTES
 from fastssl.pipelines.decoder import Decoded, LeftImage
+from fastssl.pipelines.forks import keep_for_ever
 from fastssl.pipelines.streams import Event, Streams
 
 __all__ = ["Decodings", "DevicePipeline", "Gathered"]
-
-# What a forked child has of its parent's device. There it can be neither used nor let go of.
-_inherited: list[Any] = []
 
 # Note [Torch's threads]
 # What torch does on the CPU to more than some thousand numbers it does on threads of OpenMP, one for each core, and when they are
@@ -242,7 +240,7 @@ class DevicePipeline:
         """Whether this is a fork of the process that has the device; then these stay untouched for as long as it runs."""
         if os.getpid() == self._pid:
             return False
-        _inherited.append(things)
+        keep_for_ever(things)
         return True
 
     def close(self) -> None:
