@@ -143,10 +143,10 @@ def test_no_more_is_decoded_ahead_than_there_is_use_for(streams):
         def __init__(self, room):
             self.put, self._room = room.put, room
 
-        def get(self):
+        def get(self, wait):
             if self._room.empty():
                 stands.set()
-            return self._room.get()
+            return self._room.get(wait)
 
     iterator = iter(of_pictures(streams, Counting(streams), prefetch=6))
     state = iterator._ahead._state

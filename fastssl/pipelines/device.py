@@ -25,8 +25,8 @@ __all__ = ["Decodings", "DevicePipeline", "Gathered"]
 # Note [Torch's threads]
 # What torch does on the CPU to more than some thousand numbers it does on threads of OpenMP, one for each core, and when they are
 # done they spin for some milliseconds before they sleep: 6 ms of a core for each of them, where a batch of 256 takes 20. An index
-# of a plan once a batch so took the cores from those that decode. There are to be no such calls from one batch for a device to the
-# next: numpy copies on the thread that asks. tests/test_torch_threads.py looks for them.
+# of a plan once a batch so took the cores from those that decode. From one batch for a device to the next there are to be no such
+# calls: numpy copies on the thread that asks. tests/test_torch_threads.py looks for them.
 
 _ALIGN = 256
 _NOTHING = torch.empty(0, dtype=torch.uint8, device="cpu")
@@ -256,7 +256,8 @@ class DevicePipeline:
     def upload(self, tensor: Tensor) -> Tensor:
         """Within `stream()`: a tensor of the host, on the device; the host may let go of it."""
         staged = self.streams.staging(tensor.nbytes)
-        np.copyto(staged.numpy(), tensor.contiguous().view(-1).view(torch.uint8).numpy())  # Note [Torch's threads]
+        if tensor.numel():  # numpy: Note [Torch's threads]
+            np.copyto(staged.numpy(), tensor.contiguous().view(-1).view(torch.uint8).numpy())
         return self.streams.copy(staged).view(tensor.dtype).view(tensor.shape)
 
     def mark(self) -> Event:
