@@ -21,6 +21,7 @@ from fastssl.loss import _cuda
 from fastssl.loss._checks import inverse
 from fastssl.loss._eager import nothing_looks
 from fastssl.loss._operators import backend_of, refuse_forward_mode, refuse_second_derivative
+from fastssl.models._gather import MOST_ROWS
 
 __all__ = ["two_views", "usable"]
 
@@ -40,7 +41,7 @@ def usable(first: Tensor, second: Tensor | None, temperature: Tensor | float) ->
     if second is None:
         return True
     alike = second.dtype == first.dtype and second.device == first.device
-    return alike and 2 * first.shape[0] <= _cuda.MOST_ROWS
+    return alike and 2 * first.shape[0] <= MOST_ROWS
 
 
 def two_views(first: Tensor, second: Tensor | None, temperature: Tensor | float) -> Tensor:
