@@ -138,6 +138,17 @@ def test_neighbours_are_marked_by_class(page, embeddings, photos):
     assert text.count("<b aria-hidden=true>✓</b>") + text.count("<b aria-hidden=true>✗</b>") == 12
 
 
+def test_of_one_class_neighbours_are_named_and_not_marked(photos, embeddings, tmp_path):
+    folder = ImageFolder(photos)
+    one = Embeddings(embeddings.features, torch.zeros_like(embeddings.targets), embeddings.filenames, ["all"])
+    near = neighbour_rows(one, folder, None, folder, [10], k=3)
+    path = tmp_path / "report.html"
+    write_report(path, title="t", summary="s", figures=[], settings={}, near=near)
+    text = path.read_text()
+    assert "✓" not in text and "✗" not in text
+    assert all(f"<figcaption>{name.split('/')[1].split('.')[0]} " in text for name, *_ in near[0].found)
+
+
 def test_pictures_of_neighbours_are_those_of_their_names_even_if_some_images_are_missing(photos, embeddings):
     folder = ImageFolder(photos)
     kept = [i for i in range(23) if i != 4]

@@ -221,8 +221,9 @@ def _picture(image: Tensor, alt: str, css: str = "") -> str:
 
 
 def _label(embeddings: Embeddings, row: int) -> str:
-    target = int(embeddings.targets[row])
-    return embeddings.classes[target] if 0 <= target < len(embeddings.classes) else ""
+    """The class; none where all images lie in one folder, which says nothing of them."""
+    target, classes = int(embeddings.targets[row]), embeddings.classes
+    return classes[target] if len(classes) > 1 and 0 <= target < len(classes) else ""
 
 
 # Sections
