@@ -69,15 +69,31 @@ def run_processes(compute: Callable[[int, int, torch.device], Any], folder: Path
 
     What compute(rank, number of processes, device) returns is for `load`.
     """
-    context = torch.multiprocessing.spawn(
-        _run_process, args=(compute, str(folder), backend), nprocs=most_processes(backend), join=False
-    )
+    spawn(_run_process, (compute, str(folder), backend), most_processes(backend))
+
+
+def spawn(run: Callable[..., None], arguments: tuple[Any, ...], processes: int) -> None:
+    """Runs run(rank, *arguments) in so many processes, until all of them end."""
+    context = torch.multiprocessing.spawn(run, args=arguments, nprocs=processes, join=False)
     deadline = time.monotonic() + 300
     while not context.join(timeout=1):
         if time.monotonic() > deadline:
             for process in context.processes:
                 process.kill()
             pytest.fail("the processes did not end within 300 seconds")
+
+
+def join_group(rank: int, processes: int, folder: str, backend: str = "gloo") -> None:
+    """Makes this process one of a group of so many, on the device that is its own."""
+    device = device_of(backend, rank)
+    torch.distributed.init_process_group(
+        backend,
+        init_method=f"file://{folder}/rendezvous{processes}",
+        rank=rank,
+        world_size=processes,
+        timeout=datetime.timedelta(seconds=SECONDS),
+        device_id=device if device.type == "cuda" else None,
+    )
 
 
 def load(folder: Path, backend: str, processes: int) -> list[Any]:
@@ -95,14 +111,7 @@ def _run_process(rank: int, compute: Callable[[int, int, torch.device], Any], fo
     for processes in range(most_processes(backend), 1, -1):
         if rank >= processes:
             continue
-        torch.distributed.init_process_group(
-            backend,
-            init_method=f"file://{folder}/rendezvous{processes}",
-            rank=rank,
-            world_size=processes,
-            timeout=datetime.timedelta(seconds=SECONDS),
-            device_id=device if device.type == "cuda" else None,
-        )
+        join_group(rank, processes, folder, backend)
         torch.save(compute(rank, processes, device), f"{folder}/{rank}_of_{processes}.pt")
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 from loss_cases import gradient
+from process_groups import join_group, spawn
 from torch import Tensor
 
 from fastssl._native import _C
 from fastssl.loss import DCLLoss, DCLWLoss, DetConBLoss, DetConSLoss, DirectCLRLoss, NTXentLoss, _cuda
+from fastssl.loss.dcl_loss import negative_mises_fisher_weights
 from fastssl.models.modules import MemoryBankModule, NNMemoryBankModule
 
 IMAGES = (2, 3)  # of the two processes
@@ -53,6 +53,10 @@ LOSSES: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor, Tensor, Tensor
     "DetConB": (DetConBLoss, lambda loss, x, y, m: loss(x, y, y, x, m, m.flip(1))),
     "DetConB of a teacher": (DetConBLoss, lambda loss, x, y, m: loss(x, y, y.detach(), x.detach(), m, m)),
     "DCLW": (lambda: DCLWLoss(gather_distributed=True), lambda loss, x, y, m: loss(flat(x), flat(y))),
+    "DCL by DCLW's weights": (
+        lambda: DCLLoss(0.1, functools.partial(negative_mises_fisher_weights), True),
+        lambda loss, x, y, m: loss(flat(x), flat(y)),
+    ),
     "DCL": (lambda: DCLLoss(0.1, weights_of, True), lambda loss, x, y, m: loss(flat(x), flat(y))),
     "NTXent": (lambda: NTXentLoss(gather_distributed=True), lambda loss, x, y, m: loss(flat(x), flat(y))),
     "NTXent with a bank": (
@@ -78,13 +82,7 @@ def kernels(emulated: bool) -> Iterator[None]:
 
 def run_process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=len(IMAGES),
-        timeout=datetime.timedelta(seconds=60),
-    )
+    join_group(rank, len(IMAGES), folder)
     generator = torch.Generator().manual_seed(0)
     draw = torch.randn(2, sum(IMAGES), REGIONS, WIDTH, generator=generator)
     x, y = (view.split(IMAGES)[rank].clone() for view in draw)
@@ -110,7 +108,7 @@ def run_process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     folder = str(tmp_path_factory.mktemp("processes"))
-    torch.multiprocessing.spawn(run_process, (folder,), nprocs=len(IMAGES))
+    spawn(run_process, (folder,), len(IMAGES))
     return [torch.load(Path(folder) / f"results{rank}.pt") for rank in range(len(IMAGES))]
 
 

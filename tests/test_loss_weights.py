@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 import torch.nn.functional as F
 from conftest import devices, devices_and_kernels
 from loss_cases import gradient, rows
+from process_groups import join_group, spawn
 from torch import Tensor
 
 from fastssl.loss import densecl, detcon_b, detcon_s, directclr, info_nce, macl, nnclr, ntxent
@@ -286,13 +284,7 @@ def results_of(name: str, counts: tuple[int, ...], process: int, gather: bool) -
 
 def run_process(process: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=process,
-        world_size=len(COUNTS),
-        timeout=datetime.timedelta(seconds=60),
-    )
+    join_group(process, len(COUNTS), folder)
     results: dict[str, Any] = {name: results_of(name, COUNTS, process, True) for name in GATHERED}
     torch.save(results, f"{folder}/{process}.pt")
     torch.distributed.barrier()
@@ -305,13 +297,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[T
     if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
         pytest.skip("torch has no gloo")
     folder = tmp_path_factory.mktemp("processes")
-    context = torch.multiprocessing.spawn(run_process, args=(str(folder),), nprocs=len(COUNTS), join=False)
-    deadline = time.monotonic() + 180
-    while not context.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("the processes did not end within 180 seconds")
+    spawn(run_process, (str(folder),), len(COUNTS))
     return [torch.load(Path(folder) / f"{process}.pt") for process in range(len(COUNTS))]
 
 

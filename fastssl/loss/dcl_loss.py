@@ -124,7 +124,7 @@ def negative_mises_fisher_weights(out0: Tensor, out1: Tensor, sigma: float = 0.5
     return 2 - len(similarity) * similarity.softmax(dim=0)
 
 
-def _of_all_processes(out0: Tensor, out1: Tensor, sigma: float) -> Tensor:
+def _of_all_processes(out0: Tensor, out1: Tensor, sigma: float = 0.5) -> Tensor:
     """The same for this process's rows, (B,), among those of all processes."""
     part, count = softmax_of_all((out0.detach() * out1.detach()).sum(dim=1) / sigma)
     return 2 - count * part

@@ -104,16 +104,7 @@ class DaliDecoder:
         return self._in_halves(images)
 
     def start(self, images: Sequence[LeftImage]) -> None:
-        batch = _Begun(images)
-        try:
-            self._schedule(images)
-        except (RuntimeError, MemoryError) as error:
-            batch.error = error
-            self._drop()
-        except BaseException:
-            self._drop()
-            raise
-        self._begun.append(batch)
+        self._begun.append(self._given(images))
 
     def finish(self) -> list[Decoded | None]:
         self._drop_inherited()
@@ -150,14 +141,10 @@ class DaliDecoder:
             RuntimeError: DALI cannot decode one of them.
             torch.OutOfMemoryError, torch.AcceleratorError: The device is at fault.
         """
-        batch = _Begun(images)
+        batch = self._given(images)
         try:
-            self._schedule(images)
             self._collect(batch)
-        except (RuntimeError, MemoryError) as error:
-            batch.error = error
-            self._drop()
-        except BaseException:
+        except BaseException:  # what DALI has for these is not to be taken for others
             self._drop()
             raise
         if batch.decoded is None:
@@ -165,6 +152,19 @@ class DaliDecoder:
             check_device("DALI", self._device, batch.error)
             raise RuntimeError(str(batch.error)) from batch.error
         return batch.decoded
+
+    def _given(self, images: Sequence[LeftImage]) -> _Begun:
+        """A batch with which DALI begins; or that holds the error of that, for which the pipeline is let go of."""
+        batch = _Begun(images)
+        try:
+            self._schedule(images)
+        except (RuntimeError, MemoryError) as error:
+            batch.error = error
+            self._drop()
+        except BaseException:
+            self._drop()
+            raise
+        return batch
 
     def _schedule(self, images: Sequence[LeftImage]) -> None:
         self._drop_inherited()
